@@ -1,0 +1,1 @@
+//! The controller without its sockets: step(Event) -> Effects

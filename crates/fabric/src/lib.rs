@@ -1,0 +1,1 @@
+//! World, units and compile: from Kubernetes objects to OVN rows. The heart

@@ -1,0 +1,1 @@
+//! The address allocator: a pure state machine

@@ -1,0 +1,1 @@
+//! kube-ovn-lab: a multi-node cluster on one machine

@@ -1,0 +1,1 @@
+//! The node plan (pure) and, with the feature linux, its adapters: netlink, nftables, OVS

@@ -1,0 +1,1 @@
+//! OVN's tables as types, row keys, ownership, diff and plan

@@ -1,0 +1,1 @@
+//! Builders, real OVN and OVS processes for tests (dev-dependency only)
