@@ -1,1 +1,33 @@
-//! Value types of the network: MAC, CIDR, ranges, range sets, dual-stack pairs
+//! Value types of the network and their text forms: [`Mac`], [`Cidr`], [`IpRange`], [`RangeSet`] and [`DualStack`].
+//!
+//! Everything here is a small value without I/O. The text forms are those that Kube-OVN users write in resources and
+//! annotations and read in a Subnet's status:
+//!
+//! | value | text | where |
+//! |---|---|---|
+//! | address | `10.16.0.5`, `fd00:10:16::5` | annotation `ip_address`, [`parse_ip`] |
+//! | pair | `10.16.0.5,fd00:10:16::5` | annotations, `spec.gateway`, `spec.cidrBlock`, [`DualStack`] |
+//! | CIDR | `10.16.0.0/16` | `spec.cidrBlock`, [`Cidr`] |
+//! | range | `10.17.0.1..10.17.0.10` or one address | `spec.excludeIps`, [`IpRange`], [`parse_ranges`] |
+//! | set | `10.16.0.5,10.16.0.8-10.16.0.20` | `status.v4availableIPrange`, [`RangeSet`] |
+//! | MAC | `0e:1f:00:53:aa:01` | annotation `mac_address`, [`Mac`] |
+//!
+//! Printing is canonical (lower case, RFC 5952 for IPv6) and parses back to the same value. All types serialise as
+//! their text. A [`ParseError`] always quotes the text that is wrong.
+
+mod cidr;
+mod dual;
+mod error;
+mod family;
+mod mac;
+mod range;
+mod range_set;
+mod text;
+
+pub use cidr::Cidr;
+pub use dual::{DualStack, Protocol};
+pub use error::ParseError;
+pub use family::{Family, HasFamily, parse_ip, to_u128};
+pub use mac::Mac;
+pub use range::{IpRange, parse_ranges};
+pub use range_set::RangeSet;
