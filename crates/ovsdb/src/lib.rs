@@ -1,1 +1,11 @@
-//! OVSDB (RFC 7047): wire types, and with the feature client a client that keeps a replica
+//! OVSDB ([RFC 7047], ovsdb-server(7)) for Rust.
+//!
+//! * [`wire`]: values, rows, operations, schemas, updates, JSON-RPC frames. Pure: no socket, no clock.
+//! * [`client`] (feature `client`): a connection that keeps itself alive, a replica of selected tables, transactions.
+//!
+//! [RFC 7047]: https://www.rfc-editor.org/rfc/rfc7047
+
+pub mod wire;
+
+#[cfg(feature = "client")]
+pub mod client;
