@@ -1,1 +1,16 @@
-//! The user's contract: kubeovn.io/v1 resources, annotation keys, narrow views, CNI wire types
+//! The user's contract: what Kube-OVN reads from and writes to Kubernetes, and what the CNI plugin says to the daemon.
+//!
+//! * [`v1`]: the custom resources `kubeovn.io/v1` with every field of the Go implementation, and their CRDs ([`crds`]).
+//! * [`keys`]: annotation, label and finalizer names.
+//! * [`view`]: narrow views of pods, nodes, namespaces and IP resources. They are what the fabric keeps in memory, and
+//!   the `*Wire` types beside them are what a watch decodes.
+//! * [`cni`]: the daemon's request and response, and the network configuration list that the daemon installs.
+//!
+//! Nothing here does I/O or reads a clock.
+
+pub mod cni;
+pub mod keys;
+pub mod v1;
+pub mod view;
+
+pub use v1::crd::crds;

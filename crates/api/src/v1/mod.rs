@@ -1,0 +1,53 @@
+//! Custom resources of the group `kubeovn.io/v1`.
+//!
+//! The types carry every field of the Go implementation's v1, whether or not anything here acts on it yet, and they
+//! serialise as it does (the same fields are always written, the same ones are left out when empty), so that an object
+//! that passes through us comes out unchanged. [`unsupported`] names what is set and has no effect yet.
+//!
+//! Addresses, CIDRs and enumerations stay text: a wrong value must reach the code that reports it to the user, and
+//! must not make a whole list undecodable.
+
+#![expect(
+    clippy::duplicated_attributes,
+    reason = "each `printcolumn` repeats the names of its settings"
+)]
+
+mod condition;
+mod count;
+pub mod crd;
+mod ip;
+mod subnet;
+mod unsupported;
+mod vpc;
+
+pub use condition::{Condition, ConditionStatus, condition_type, reason, set_condition};
+pub use count::Count;
+pub use ip::{Ip, IpSpec};
+pub use subnet::{
+    Acl, GatewayType, NatOutgoingPolicyMatch, NatOutgoingPolicyRule, NatOutgoingPolicyRuleStatus,
+    Subnet, SubnetSpec, SubnetStatus, U2oFeatures,
+};
+pub use unsupported::{Unsupported, unsupported};
+pub use vpc::{
+    BfdPort, BfdPortStatus, PolicyRoute, StaticRoute, Vpc, VpcPeering, VpcSpec, VpcStatus,
+};
+
+/// API group of the custom resources.
+pub const GROUP: &str = "kubeovn.io";
+/// API version of the custom resources.
+pub const VERSION: &str = "v1";
+
+/// Reads an absent or `null` value as the default: Go writes empty lists and maps as `null`.
+fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + serde::Deserialize<'de>,
+{
+    use serde::Deserialize;
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// For `skip_serializing_if`: what Go's `omitempty` does with numbers and switches.
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}

@@ -1,0 +1,207 @@
+//! Vpc: a logical router with its subnets.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use kube::CustomResource;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Condition, is_default, null_is_default};
+
+/// What a user asks of a VPC.
+#[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "kubeovn.io",
+    version = "v1",
+    kind = "Vpc",
+    plural = "vpcs",
+    singular = "vpc",
+    shortname = "vpc",
+    status = "VpcStatus",
+    derive = "PartialEq",
+    derive = "Default",
+    doc = "A network of subnets around one logical router of OVN.",
+    printcolumn(
+        name = "EnableExternal",
+        type_ = "boolean",
+        json_path = ".status.enableExternal"
+    ),
+    printcolumn(name = "EnableBfd", type_ = "boolean", json_path = ".status.enableBfd"),
+    printcolumn(name = "Standby", type_ = "boolean", json_path = ".status.standby"),
+    printcolumn(name = "Subnets", type_ = "string", json_path = ".status.subnets"),
+    printcolumn(
+        name = "ExtraExternalSubnets",
+        type_ = "string",
+        json_path = ".status.extraExternalSubnets"
+    ),
+    printcolumn(name = "Namespaces", type_ = "string", json_path = ".spec.namespaces"),
+    printcolumn(
+        name = "DefaultSubnet",
+        type_ = "string",
+        json_path = ".status.defaultLogicalSwitch"
+    ),
+    printcolumn(
+        name = "Age",
+        type_ = "date",
+        json_path = ".metadata.creationTimestamp"
+    )
+)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VpcSpec {
+    /// The subnet of namespaces that name none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub default_subnet: String,
+    /// Namespaces whose pods live in this VPC.
+    #[serde(
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub namespaces: Vec<String>,
+    /// Static routes of the router.
+    #[serde(
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub static_routes: Vec<StaticRoute>,
+    /// Routing policies of the router.
+    #[serde(
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub policy_routes: Vec<PolicyRoute>,
+    /// Other VPCs that this one is connected with.
+    #[serde(
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub vpc_peerings: Vec<VpcPeering>,
+    /// Whether the router has a port in the external network.
+    #[serde(skip_serializing_if = "is_default")]
+    pub enable_external: bool,
+    /// Further external subnets.
+    #[serde(
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub extra_external_subnets: Vec<String>,
+    /// Whether static routes are watched by BFD.
+    #[serde(skip_serializing_if = "is_default")]
+    pub enable_bfd: bool,
+    /// The router's BFD port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bfd_port: Option<BfdPort>,
+}
+
+/// A static route.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct StaticRoute {
+    /// `policyDst` (the default) or `policySrc`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub policy: String,
+    /// The destination (or source).
+    pub cidr: String,
+    #[serde(rename = "nextHopIP")]
+    pub next_hop_ip: String,
+    /// `ecmp` or empty.
+    pub ecmp_mode: String,
+    pub bfd_id: String,
+    /// OVN route table.
+    pub route_table: String,
+}
+
+/// A routing policy.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PolicyRoute {
+    /// 0 to 32767.
+    #[serde(skip_serializing_if = "is_default")]
+    pub priority: i64,
+    /// OVN match expression.
+    #[serde(rename = "match", skip_serializing_if = "String::is_empty")]
+    pub matches: String,
+    /// `allow`, `drop` or `reroute`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub action: String,
+    /// Next hops of `reroute`, separated by commas.
+    #[serde(rename = "nextHopIP", skip_serializing_if = "String::is_empty")]
+    pub next_hop_ip: String,
+}
+
+/// A connection with another VPC.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VpcPeering {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub remote_vpc: String,
+    /// This side's address with its prefix length.
+    #[serde(rename = "localConnectIP", skip_serializing_if = "String::is_empty")]
+    pub local_connect_ip: String,
+}
+
+/// The BFD port that a user asks for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BfdPort {
+    #[serde(skip_serializing_if = "is_default")]
+    pub enabled: bool,
+    #[serde(rename = "ip", skip_serializing_if = "String::is_empty")]
+    pub ip: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node_selector: Option<LabelSelector>,
+}
+
+/// The BFD port that there is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct BfdPortStatus {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub ip: String,
+    #[serde(
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub nodes: Vec<String>,
+}
+
+/// What the controller says about a VPC.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VpcStatus {
+    #[serde(
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub conditions: Vec<Condition>,
+    /// Whether the VPC was realised.
+    pub standby: bool,
+    /// Whether this is the default VPC.
+    pub default: bool,
+    pub default_logical_switch: String,
+    /// The logical router.
+    pub router: String,
+    pub tcp_load_balancer: String,
+    pub udp_load_balancer: String,
+    pub sctp_load_balancer: String,
+    pub tcp_session_load_balancer: String,
+    pub udp_session_load_balancer: String,
+    pub sctp_session_load_balancer: String,
+    /// The subnets of the VPC, sorted.
+    #[serde(deserialize_with = "null_is_default")]
+    pub subnets: Vec<String>,
+    #[serde(
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub vpc_peerings: Vec<String>,
+    pub enable_external: bool,
+    #[serde(
+        deserialize_with = "null_is_default",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub extra_external_subnets: Vec<String>,
+    pub enable_bfd: bool,
+    #[serde(deserialize_with = "null_is_default")]
+    pub bfd_port: BfdPortStatus,
+}
