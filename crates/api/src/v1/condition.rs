@@ -37,9 +37,7 @@ pub mod reason {
 }
 
 /// The state of a condition.
-#[derive(
-    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
-)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ConditionStatus {
     True,
     False,
@@ -58,6 +56,7 @@ pub struct Condition {
     pub kind: String,
     /// Whether it holds.
     #[serde(default)]
+    #[schemars(with = "String")]
     pub status: ConditionStatus,
     /// Why, in one word for programs.
     #[serde(default, skip_serializing_if = "String::is_empty")]

@@ -61,6 +61,7 @@ pub struct SubnetSpec {
     pub vpc: String,
     /// IPv4, IPv6, Dual or Mac; follows from the CIDR.
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(extend("enum" = ["IPv4", "IPv6", "Dual", "Mac"]))]
     pub protocol: String,
     /// Namespaces whose pods take addresses from here.
     #[serde(
@@ -111,12 +112,15 @@ pub struct SubnetSpec {
     pub external_egress_gateway: String,
     /// Priority of the policy routing rule on the node, together with `externalEgressGateway`.
     #[serde(skip_serializing_if = "is_default")]
+    #[schemars(range(min = 1, max = 32765))]
     pub policy_routing_priority: u32,
     /// Routing table on the node, together with `externalEgressGateway`.
     #[serde(rename = "policyRoutingTableID", skip_serializing_if = "is_default")]
+    #[schemars(range(min = 1, max = 2_147_483_647))]
     pub policy_routing_table_id: u32,
     /// MTU of the pods' interfaces; 0 takes the node's.
     #[serde(skip_serializing_if = "is_default")]
+    #[schemars(range(min = 0, max = 65535))]
     pub mtu: u32,
     /// Whether other subnets are kept out.
     pub private: bool,
@@ -236,6 +240,7 @@ pub struct NatOutgoingPolicyRule {
     #[serde(rename = "match", deserialize_with = "null_is_default")]
     pub matches: NatOutgoingPolicyMatch,
     /// `nat` or `forward`.
+    #[schemars(extend("enum" = ["nat", "forward"]))]
     pub action: String,
 }
 
@@ -271,15 +276,18 @@ pub struct NatOutgoingPolicyRuleStatus {
 pub struct Acl {
     /// `from-lport` or `to-lport`.
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(extend("enum" = ["from-lport", "to-lport"]))]
     pub direction: String,
     /// 0 to 32767.
     #[serde(skip_serializing_if = "is_default")]
+    #[schemars(range(min = 0, max = 32767))]
     pub priority: i64,
     /// OVN match expression.
     #[serde(rename = "match", skip_serializing_if = "String::is_empty")]
     pub matches: String,
     /// `allow`, `allow-related`, `allow-stateless`, `drop` or `reject`.
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(extend("enum" = ["allow", "allow-related", "allow-stateless", "drop", "reject"]))]
     pub action: String,
 }
 
@@ -344,4 +352,7 @@ pub struct SubnetStatus {
     pub mcast_querier_ip: String,
     #[serde(rename = "mcastQuerierMAC")]
     pub mcast_querier_mac: String,
+    /// OVN's tunnel key of the switch.
+    #[serde(skip_serializing_if = "is_default")]
+    pub tunnel_key: i64,
 }

@@ -115,12 +115,14 @@ pub struct StaticRoute {
 pub struct PolicyRoute {
     /// 0 to 32767.
     #[serde(skip_serializing_if = "is_default")]
+    #[schemars(range(min = 0, max = 32767))]
     pub priority: i64,
     /// OVN match expression.
     #[serde(rename = "match", skip_serializing_if = "String::is_empty")]
     pub matches: String,
     /// `allow`, `drop` or `reroute`.
     #[serde(skip_serializing_if = "String::is_empty")]
+    #[schemars(extend("enum" = ["allow", "drop", "reroute"]))]
     pub action: String,
     /// Next hops of `reroute`, separated by commas.
     #[serde(rename = "nextHopIP", skip_serializing_if = "String::is_empty")]

@@ -157,17 +157,11 @@ pub struct PodView {
 impl PodView {
     /// Whether the pod's network is (or will be) in use: its containers have not ended for good.
     ///
-    /// A terminating pod is alive until it is gone or has completed: its containers still run, and still talk.
-    pub fn is_alive(&self) -> bool {
-        let completed = match self.phase {
-            Phase::Succeeded => self.restart_policy != RestartPolicy::Always,
-            Phase::Failed => {
-                self.restart_policy == RestartPolicy::Never
-                    || self.reason.as_deref() == Some("Evicted")
-            }
-            Phase::Pending | Phase::Running | Phase::Unknown => false,
-        };
-        !completed
+    /// A terminating pod is alive until it is gone or has completed: its containers still run, and still talk. A pod that
+    /// succeeded or failed is never started again, whatever its restart policy (Kubernetes: "Pod phase"), be it evicted,
+    /// past its deadline, or stopped with its node.
+    pub const fn is_alive(&self) -> bool {
+        !matches!(self.phase, Phase::Succeeded | Phase::Failed)
     }
 
     /// The pod's logical switch port and IP resource: `<pod>.<namespace>`.
