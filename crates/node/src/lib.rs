@@ -1,1 +1,19 @@
-//! The node plan (pure) and, with the feature linux, its adapters: netlink, nftables, OVS
+//! What one node of the fabric must look like, and the hands that make it so.
+//!
+//! Two halves, like everything in this house:
+//!
+//! * [`plan`] and [`pod`] are **pure**: from the node's own facts (its Node object, the subnets, its tunnel
+//!   interface) they compute a [`plan::NodePlan`], and [`plan::diff`] compares it with what was observed and
+//!   gives an ordered list of operations. No sockets, no clock; golden tests cover it.
+//! * [`linux`] (feature `linux`) executes: synchronous netlink sockets, network namespaces, nftables and sysctls.
+//!   It contains the only `unsafe` of the workspace, three system calls that have no safe wrapper.
+//!
+//! OVS is reached through OVSDB transactions, which are values too: [`ovs`] builds and reads them.
+
+pub mod addr;
+pub mod ovs;
+pub mod plan;
+pub mod pod;
+
+#[cfg(feature = "linux")]
+pub mod linux;

@@ -1,0 +1,92 @@
+//! Gratuitous ARP (RFC 5227) and unsolicited neighbour advertisements (RFC 4861, section 7.2.6).
+
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::AsRawFd;
+
+use etherparse::icmpv6::NeighborAdvertisementHeader;
+use etherparse::{ArpHardwareId, ArpOperation, ArpPacket, EtherType, Icmpv6Type, PacketBuilder};
+use net::Mac;
+use nix::libc;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+
+use super::route::LinkId;
+
+/// Sends one announcement that `ip` is at `mac` out of the link, which must be in the calling thread's namespace and
+/// up.
+pub fn announce(link: LinkId, mac: Mac, ip: IpAddr) -> io::Result<()> {
+    let frame = match ip {
+        IpAddr::V4(ip) => gratuitous_arp(mac, ip),
+        IpAddr::V6(ip) => unsolicited_advertisement(mac, ip),
+    }?;
+    send(link, &frame)
+}
+
+/// A request for the own address: it updates caches, and nobody answers it.
+fn gratuitous_arp(mac: Mac, ip: Ipv4Addr) -> io::Result<Vec<u8>> {
+    let arp = ArpPacket::new(
+        ArpHardwareId::ETHERNET,
+        EtherType::IPV4,
+        ArpOperation::REQUEST,
+        &mac.octets(),
+        &ip.octets(),
+        &[0; 6],
+        &ip.octets(),
+    )
+    .map_err(io::Error::other)?;
+    let builder = PacketBuilder::ethernet2(mac.octets(), [0xff; 6]).arp(arp);
+    let mut frame = Vec::with_capacity(builder.size());
+    builder.write(&mut frame).map_err(io::Error::other)?;
+    Ok(frame)
+}
+
+fn unsolicited_advertisement(mac: Mac, ip: Ipv6Addr) -> io::Result<Vec<u8>> {
+    const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+    let builder = PacketBuilder::ethernet2(mac.octets(), [0x33, 0x33, 0, 0, 0, 1])
+        // Hop limit 255 proves that the packet did not pass a router.
+        .ipv6(ip.octets(), ALL_NODES.octets(), 255)
+        .icmpv6(Icmpv6Type::NeighborAdvertisement(
+            NeighborAdvertisementHeader {
+                router: false,
+                solicited: false,
+                r#override: true,
+            },
+        ));
+    // Target address, then the option "target link-layer address" (type 2, one unit of 8 bytes).
+    let mut body = ip.octets().to_vec();
+    body.extend([2, 1]);
+    body.extend(mac.octets());
+    let mut frame = Vec::with_capacity(builder.size(body.len()));
+    builder.write(&mut frame, &body).map_err(io::Error::other)?;
+    Ok(frame)
+}
+
+#[expect(unsafe_code, reason = "nix cannot build a link-layer address")]
+fn send(link: LinkId, frame: &[u8]) -> io::Result<()> {
+    let socket = socket(
+        AddressFamily::Packet,
+        SockType::Raw,
+        SockFlag::SOCK_CLOEXEC,
+        None,
+    )?;
+    // SAFETY: `sockaddr_ll` is plain old data; all zero is a valid value of it.
+    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+    to.sll_family = u16::try_from(libc::AF_PACKET).unwrap_or_default();
+    to.sll_ifindex = i32::try_from(link).map_err(io::Error::other)?;
+    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).unwrap_or_default();
+    // SAFETY: the pointers are to `frame` and `to`, which outlive the call, with their own lengths.
+    let sent = unsafe {
+        libc::sendto(
+            socket.as_raw_fd(),
+            frame.as_ptr().cast(),
+            frame.len(),
+            0,
+            (&raw const to).cast(),
+            length,
+        )
+    };
+    if sent < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
