@@ -17,8 +17,8 @@ pub use atom::Atom;
 pub use datum::{AtomMap, AtomSet, Datum};
 pub use framing::{FrameBuffer, FramingError};
 pub use monitor::{
-    MonitorCondSinceReply, MonitorRequest, RowUpdate, RowUpdate2, TableUpdates, TableUpdates2,
-    Update2Params, Update3Params, UpdateParams,
+    Members, MonitorCondSinceReply, MonitorRequest, RowUpdate, RowUpdate2, TableUpdates,
+    TableUpdates2, Update2Params, Update3Params, UpdateParams,
 };
 pub use operation::{Condition, Function, Mutation, Mutator, Operation, Until};
 pub use outcome::{OpError, OpOutcome, OpResult};

@@ -1,7 +1,7 @@
 //! Monitor requests and updates (section 4.1.5 and following; ovsdb-server(7), sections 4.1.12 to 4.1.16).
 
-use std::collections::BTreeMap;
 use std::fmt;
+use std::marker::PhantomData;
 
 use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
@@ -40,8 +40,59 @@ pub struct RowUpdate {
     pub new: Option<Row>,
 }
 
-pub type TableUpdates = BTreeMap<SmolStr, BTreeMap<Uuid, RowUpdate>>;
-pub type TableUpdates2 = BTreeMap<SmolStr, BTreeMap<Uuid, RowUpdate2>>;
+/// `<table-updates>`: tables, and in each the rows that changed, both in the order of the message.
+pub type TableUpdates = Members<SmolStr, Members<Uuid, RowUpdate>>;
+
+/// `<table-updates2>`.
+pub type TableUpdates2 = Members<SmolStr, Members<Uuid, RowUpdate2>>;
+
+/// The members of a JSON object in the order of the message. Decoding a dump of a whole database into this takes no
+/// look-up and no rebalancing per row.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Members<K, V>(pub Vec<(K, V)>);
+
+impl<K, V> Default for Members<K, V> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<K, V> IntoIterator for Members<K, V> {
+    type Item = (K, V);
+    type IntoIter = std::vec::IntoIter<(K, V)>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.into_iter()
+    }
+}
+
+impl<K, V> FromIterator<(K, V)> for Members<K, V> {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(iter: I) -> Self {
+        Self(iter.into_iter().collect())
+    }
+}
+
+impl<'de, K: Deserialize<'de>, V: Deserialize<'de>> Deserialize<'de> for Members<K, V> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct MembersVisitor<K, V>(PhantomData<(K, V)>);
+        impl<'de, K: Deserialize<'de>, V: Deserialize<'de>> Visitor<'de> for MembersVisitor<K, V> {
+            type Value = Members<K, V>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+                let mut members = Vec::new();
+                while let Some(member) = map.next_entry()? {
+                    members.push(member);
+                }
+                Ok(Members(members))
+            }
+        }
+        deserializer.deserialize_map(MembersVisitor(PhantomData))
+    }
+}
 
 /// Result of `monitor_cond_since`.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
