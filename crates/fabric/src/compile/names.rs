@@ -1,0 +1,71 @@
+//! Names of rows. Users and tools know them, so they are the Go implementation's.
+
+use net::Mac;
+use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
+
+use crate::{Effective, World};
+
+/// A name that OVN takes for a port group: no `-`, and no digit in front (ovn-nb(5), "names of address sets").
+fn identifier(name: &str) -> SmolStr {
+    let mut text = SmolStrBuilder::new();
+    if name.starts_with(|first: char| first.is_ascii_digit()) {
+        text.push('_');
+    }
+    for c in name.chars() {
+        text.push(if c.is_ascii_alphanumeric() || c == '_' {
+            c
+        } else {
+            '.'
+        });
+    }
+    text.finish()
+}
+
+/// Port group of all pods of the default VPC on a node.
+pub fn node_group(node: &str) -> SmolStr {
+    identifier(&format_smolstr!("node-{node}"))
+}
+
+/// Port group of the pods of a distributed subnet on a node.
+pub fn gateway_group(subnet: &str, node: &str) -> SmolStr {
+    identifier(&format_smolstr!("{subnet}.{node}"))
+}
+
+/// The router's port towards a switch.
+pub fn router_port(router: &str, switch: &str) -> SmolStr {
+    format_smolstr!("{router}-{switch}")
+}
+
+/// The switch's port towards the router.
+pub fn switch_port(switch: &str, router: &str) -> SmolStr {
+    format_smolstr!("{switch}-{router}")
+}
+
+/// MAC of a subnet's gateway: the same in every life of the databases, another one in every cluster.
+pub fn gateway_mac(world: &World, subnet: &Effective) -> Mac {
+    let adopted = world
+        .subnet_record(&subnet.name)
+        .and_then(|record| record.gateway_mac);
+    adopted.unwrap_or_else(|| {
+        let port = router_port(&subnet.vpc, &subnet.name);
+        Mac::local_from(format!("{}/lrp/{port}", world.config().cluster_uid).as_bytes())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn groups_have_upstreams_names() {
+        assert_eq!(node_group("node-0"), "node.node.0");
+        assert_eq!(node_group("192.168.1.41"), "node.192.168.1.41");
+        assert_eq!(gateway_group("ovn-default", "node-0"), "ovn.default.node.0");
+    }
+
+    #[test]
+    fn a_digit_in_front_would_make_the_match_invalid() {
+        assert_eq!(gateway_group("10net", "n1"), "_10net.n1");
+        assert!(ovn::matching::identifier(&gateway_group("10net", "n1")).is_ok());
+    }
+}

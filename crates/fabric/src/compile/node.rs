@@ -1,0 +1,76 @@
+//! Nodes: their port in the join switch and the way to them.
+
+use ovn::matching::{dst, group_addresses, src_set};
+use ovn::{Fragment, nb};
+use smol_str::SmolStr;
+
+use super::{Compiled, common, names, port, priority, reroute};
+use crate::World;
+use net::{Family, HasFamily};
+
+pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
+    let mut compiled = Compiled::default();
+    let Some(node) = world.node(name) else {
+        return compiled;
+    };
+    compiled
+        .problems
+        .extend(world.layout().node_conflicts.get(name).cloned());
+    compiled.fragment = Fragment::new(format!("Node/{name}"));
+    let fragment = &mut compiled.fragment;
+    let group = names::node_group(name);
+    fragment.rule("pods").row(nb::PortGroup {
+        name: group.clone(),
+        external_ids: ovn::map([("node", name.to_string()), ("np", format!("node/{name}"))]),
+    });
+    let (Some(lease), Some(join)) = (world.node_lease(name), world.join()) else {
+        return compiled;
+    };
+    fragment.rule("port").child(
+        &nb::LogicalSwitch::named(join.name.clone()),
+        nb::LogicalSwitch::PORTS,
+        nb::LogicalSwitchPort {
+            name: node.port_name(),
+            addresses: ovn::set([port::addresses(lease)]),
+            external_ids: ovn::map([("ls", join.name.clone())]),
+            ..Default::default()
+        },
+    );
+    let router = nb::LogicalRouter::named(join.vpc.clone());
+    fragment.rule("way to the node");
+    for family in common(&node.internal_ips, &lease.addresses) {
+        let (Some(address), Some(nexthop)) =
+            (node.internal_ips.get(family), lease.addresses.get(family))
+        else {
+            continue;
+        };
+        let number = match family {
+            Family::V4 => "4",
+            Family::V6 => "6",
+        };
+        reroute(
+            fragment,
+            &router,
+            priority::NODE,
+            dst(*address),
+            *nexthop,
+            &[("node", name), ("address-family", number)],
+        );
+    }
+    fragment.rule("node-local DNS");
+    for server in &world.config().node_local_dns {
+        let family = server.family();
+        let pods = src_set(family, &group_addresses(family, &group));
+        if let (Ok(pods), Some(nexthop)) = (pods, lease.addresses.get(family)) {
+            reroute(
+                fragment,
+                &router,
+                priority::NODE,
+                pods.and(dst(*server)),
+                *nexthop,
+                &[("node", name)],
+            );
+        }
+    }
+    compiled
+}

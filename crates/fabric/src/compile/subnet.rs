@@ -1,0 +1,166 @@
+//! Logical switches and their router ports.
+
+use api::keys;
+use api::v1::{Condition, ConditionStatus, condition_type, reason, unsupported};
+use ovn::matching::dst;
+use ovn::{Fragment, nb};
+use smol_str::{SmolStr, ToSmolStr};
+
+use super::{Compiled, allow, names, priority};
+use crate::layout::SubnetState;
+use crate::problem::reason as ours;
+use crate::spec::with_prefix;
+use crate::{Accepted, Effective, Kind, KubeState, ObjectRef, Problem, Role, SubnetWrites, World};
+
+pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
+    let mut compiled = Compiled::default();
+    let (Some(state), Some(record)) = (world.subnet_state(name), world.subnet_record(name)) else {
+        return compiled;
+    };
+    if let Some(subnet) = &state.in_force
+        && subnet.is_ovn()
+    {
+        compiled.fragment = rows(subnet, world);
+    }
+    compiled.problems.extend(state.refused.clone());
+    compiled.problems.extend(state.problems.iter().cloned());
+    let occupied = world.is_occupied(name);
+    if record.deleting && occupied {
+        compiled.problems.push(Problem::new(
+            ObjectRef::cluster(Kind::Subnet, name.clone()),
+            ours::ADDRESSES_IN_USE,
+            "the Subnet is deleted when its last address is given back; delete the pods that use it",
+        ));
+    }
+    let spec = state.spec.as_ref().unwrap_or(&state.wanted);
+    let missing = unsupported(spec);
+    if !missing.is_empty() {
+        compiled.problems.push(Problem::new(
+            ObjectRef::cluster(Kind::Subnet, name.clone()),
+            reason::FIELDS_NOT_SUPPORTED,
+            Condition::unsupported(&missing).message,
+        ));
+    }
+    let mut annotations = crate::Patch::new();
+    if let Some(text) = accepted_text(state, &record.uid) {
+        annotations.insert(SmolStr::new_static(Accepted::ANNOTATION), Some(text.into()));
+    }
+    let mut labels = crate::Patch::new();
+    if let Some(owner) = &state.owner {
+        labels.insert(
+            SmolStr::new_static(keys::SUBNET_FROM_NAMESPACE),
+            Some(owner.clone()),
+        );
+    }
+    compiled
+        .desired
+        .push(KubeState::Subnet(Box::new(SubnetWrites {
+            name: name.clone(),
+            spec: state.wanted.clone(),
+            annotations,
+            labels,
+            conditions: conditions(state, &missing),
+            finalizer: !record.deleting || occupied,
+            delete: state.abandoned && !occupied && !record.deleting,
+        })));
+    compiled
+}
+
+fn rows(subnet: &Effective, world: &World) -> Fragment {
+    let name = &subnet.name;
+    let mut fragment = Fragment::new(format!("Subnet/{name}"));
+    let switch = fragment.rule("switch").row(nb::LogicalSwitch {
+        name: name.clone(),
+        ..Default::default()
+    });
+    let router = nb::LogicalRouter::named(subnet.vpc.clone());
+    let router_port = names::router_port(&subnet.vpc, name);
+    let networks = subnet
+        .gateways
+        .into_iter()
+        .map(|gateway| with_prefix(gateway, &subnet.cidrs));
+    fragment.rule("router port").child(
+        &router,
+        nb::LogicalRouter::PORTS,
+        nb::LogicalRouterPort {
+            name: router_port.clone(),
+            mac: names::gateway_mac(world, subnet).to_smolstr(),
+            networks: ovn::set(networks),
+            external_ids: ovn::map([("lr", subnet.vpc.clone())]),
+            ..Default::default()
+        },
+    );
+    fragment.child(
+        &switch,
+        nb::LogicalSwitch::PORTS,
+        nb::LogicalSwitchPort {
+            name: names::switch_port(name, &subnet.vpc),
+            r#type: SmolStr::new_static("router"),
+            addresses: ovn::set(["router"]),
+            options: ovn::map([("router-port", router_port)]),
+            external_ids: ovn::map([("ls", name.clone())]),
+            ..Default::default()
+        },
+    );
+    fragment.rule("inside");
+    for cidr in subnet.cidrs {
+        allow(
+            &mut fragment,
+            &router,
+            priority::INSIDE,
+            dst(cidr),
+            &[("subnet", name)],
+        );
+    }
+    fragment
+}
+
+/// The annotation that lets the values in force survive a bad edit and a restart.
+fn accepted_text(state: &SubnetState, uid: &SmolStr) -> Option<String> {
+    let accepted = Accepted {
+        uid: uid.clone(),
+        spec: state.spec.clone()?,
+        namers: state.accepted_namers.clone(),
+    };
+    serde_json::to_string(&accepted).ok()
+}
+
+/// The Go implementation's conditions, with its reasons, and `Unsupported` where something has no effect.
+fn conditions(state: &SubnetState, missing: &[&str]) -> Vec<Condition> {
+    let works = match &state.in_force {
+        Some(subnet) if !subnet.is_ovn() => "SetNonOvnSubnetSuccess",
+        Some(subnet) if subnet.private && subnet.role != Role::Join => {
+            reason::SET_PRIVATE_LOGICAL_SWITCH_SUCCESS
+        }
+        _ => reason::RESET_LOGICAL_SWITCH_ACL_SUCCESS,
+    };
+    let mut conditions = match &state.refused {
+        None => vec![
+            Condition::new(condition_type::VALIDATED, true, works, ""),
+            Condition::new(condition_type::READY, state.in_force.is_some(), works, ""),
+            Condition {
+                status: ConditionStatus::Unknown,
+                ..Condition::new(condition_type::ERROR, false, reason::INIT, "Not Observed")
+            },
+        ],
+        Some(problem) => {
+            let failed = reason::VALIDATE_LOGICAL_SWITCH_FAILED;
+            let why = &problem.message;
+            let ready = if state.in_force.is_some() {
+                let message = "the last valid spec stays in force";
+                Condition::new(condition_type::READY, true, works, message)
+            } else {
+                Condition::new(condition_type::READY, false, failed, why)
+            };
+            vec![
+                Condition::new(condition_type::VALIDATED, false, failed, why),
+                ready,
+                Condition::new(condition_type::ERROR, true, failed, why),
+            ]
+        }
+    };
+    if !missing.is_empty() {
+        conditions.push(Condition::unsupported(missing));
+    }
+    conditions
+}
