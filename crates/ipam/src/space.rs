@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Bound::{Excluded, Unbounded};
 
 use net::{Cidr, Family, IpRange, RangeSet};
 
@@ -26,15 +27,16 @@ pub struct Ranges {
 
 /// The addresses of one family of a subnet.
 ///
-/// `pool`, `using` and what is withheld from the pool divide the usable addresses among them; see [`Space::audit`].
+/// `pool` holds exactly the open addresses that are not in use; see [`Space::audit`].
 #[derive(Clone, Debug)]
 pub(crate) struct Space {
     family: Family,
     /// None while the subnet does not have the family, though ports may still hold addresses of it.
     cidr: Option<Cidr>,
     gateway: Option<IpAddr>,
-    /// Usable addresses that [`Space::next`] never names: the excluded ones and the gateway.
-    withheld: RangeSet,
+    /// What [`Space::next`] may name: usable addresses but for the excluded ones and the gateway. Few ranges.
+    open: RangeSet,
+    /// The open addresses that nobody uses.
     pool: Pool,
     /// Who holds what. Addresses may lie outside the CIDR if it was changed.
     holders: BTreeMap<IpAddr, PortName>,
@@ -48,14 +50,15 @@ impl Space {
             family,
             cidr: None,
             gateway: None,
-            withheld: RangeSet::new(family),
+            open: RangeSet::new(family),
             pool: Pool::new(family),
             holders: BTreeMap::new(),
             using: RangeSet::new(family),
         }
     }
 
-    /// Sets what may be given out. Takes time in the number of ranges.
+    /// Sets what may be given out. Takes time in the number of ranges in the part that changes; what was released in
+    /// the rest stays released.
     pub(crate) fn configure(
         &mut self,
         cidr: Option<Cidr>,
@@ -64,14 +67,23 @@ impl Space {
     ) {
         self.cidr = cidr;
         self.gateway = gateway;
-        let usable = RangeSet::from_ranges(self.family, cidr.map(Cidr::usable));
-        let mut withheld = RangeSet::from_ranges(self.family, excludes.iter().copied());
-        if let Some(gateway) = gateway {
-            withheld.insert(gateway);
+        let mut open = RangeSet::from_ranges(self.family, cidr.map(Cidr::usable));
+        for range in excludes {
+            open.remove(*range);
         }
-        self.withheld = withheld.intersect(&usable);
-        self.pool
-            .set_open(usable.subtract(&self.withheld).subtract(&self.using));
+        if let Some(gateway) = gateway {
+            open.remove(gateway);
+        }
+        for range in self.open.subtract(&open).iter() {
+            self.pool.close(range);
+        }
+        for range in open.subtract(&self.open).iter() {
+            self.pool.open(range);
+            for used in self.using.iter_in(range) {
+                self.pool.close(used);
+            }
+        }
+        self.open = open;
     }
 
     pub(crate) const fn has_cidr(&self) -> bool {
@@ -94,7 +106,7 @@ impl Space {
             family: self.family,
             cidr,
             using: self.using.count(),
-            excluded: self.withheld.count(),
+            excluded: cidr.usable().count().saturating_sub(self.open.count()),
             skipped: self.pool.count(),
         })
     }
@@ -176,10 +188,7 @@ impl Space {
     pub(crate) fn give_back(&mut self, address: IpAddr) {
         self.holders.remove(&address);
         self.using.remove(address);
-        let usable = self
-            .cidr
-            .is_some_and(|cidr| cidr.usable().contains(address));
-        if usable && !self.withheld.contains(address) {
+        if self.open.contains(address) {
             self.pool.give_back(address);
         }
     }
@@ -202,19 +211,21 @@ impl Space {
 
     /// Holders of addresses that no port can have (any more): outside the usable range, or the gateway's.
     pub(crate) fn stranded(&self) -> impl Iterator<Item = (IpAddr, &PortName)> {
-        let mut stranded = self.using.clone();
-        if let Some(cidr) = self.cidr {
-            stranded.remove(cidr.usable());
-        }
-        if let Some(gateway) = self.gateway
-            && self.using.contains(gateway)
-        {
-            stranded.insert(gateway);
-        }
-        let ranges: Vec<IpRange> = stranded.iter().collect();
-        ranges
-            .into_iter()
-            .flat_map(|range| self.holders.range(range.first()..=range.last()))
+        let usable = self.cidr.map(Cidr::usable);
+        let below = usable.map_or(Unbounded, |usable| Excluded(usable.first()));
+        let gateway = self
+            .gateway
+            .filter(|gateway| usable.is_some_and(|usable| usable.contains(*gateway)));
+        let above = usable.map(|usable| (Excluded(usable.last()), Unbounded));
+        // Without a CIDR all of them are below.
+        self.holders
+            .range((Unbounded, below))
+            .chain(gateway.and_then(|gateway| self.holders.get_key_value(&gateway)))
+            .chain(
+                above
+                    .into_iter()
+                    .flat_map(|above| self.holders.range(above)),
+            )
             .map(|(address, owner)| (*address, owner))
     }
 
@@ -226,18 +237,17 @@ impl Space {
         self.holders.len()
     }
 
-    /// Checks that the sets divide the usable addresses among them.
+    /// Checks that the sets fit together.
     pub(crate) fn audit(&self) -> Result<(), String> {
         let mut held = RangeSet::new(self.family);
         held.extend(self.holders.keys().copied());
         if held != self.using {
             return Err(format!("{held} is held, but {} is in use", self.using));
         }
-        let usable = RangeSet::from_ranges(self.family, self.cidr.map(Cidr::usable));
-        let open = usable.subtract(&self.withheld).subtract(&self.using);
+        let idle = self.open.subtract(&self.using);
         let available = self.pool.available();
-        if available != open {
-            return Err(format!("{open} is open, but {available} is available"));
+        if available != idle {
+            return Err(format!("{idle} is idle, but {available} is available"));
         }
         if available.count() != self.pool.count() {
             return Err("an address is both free and released".to_owned());

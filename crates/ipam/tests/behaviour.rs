@@ -1,5 +1,7 @@
 //! What users see: which address a port gets, and what they are told when it gets none.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::net::IpAddr;
 
 use ipam::{
@@ -447,7 +449,7 @@ fn macs() {
     assert_ne!(foreign.mac, a.mac);
 
     // If it is taken, the next attempt is as stable.
-    let occupied = |_| {
+    let occupied = |()| {
         let mut ipam = Ipam::new("cluster");
         ipam.set_subnet("test", pool.clone());
         ipam.allocate("test", "thief", &with_mac(a.mac)).unwrap();

@@ -247,10 +247,23 @@ impl RangeSet {
         common
     }
 
+    /// The ranges of members that lie in the range, cut to it. O(log n) to begin.
+    pub fn iter_in(&self, range: IpRange) -> impl Iterator<Item = IpRange> {
+        let (first, last) = (to_u128(range.first()), to_u128(range.last()));
+        // The one that reaches in from before, if any, is the only one that begins outside.
+        let begin = self
+            .range_of(range.first())
+            .map_or(first, |around| to_u128(around.first()));
+        self.ranges
+            .range(begin..=last)
+            .map(|(&first, &last)| self.range(first, last))
+            .filter_map(move |member| member.intersection(range))
+    }
+
     /// The members that lie in the range.
     #[must_use]
     pub fn clip(&self, range: IpRange) -> Self {
-        self.intersect(&Self::from_ranges(self.family, [range]))
+        Self::from_ranges(self.family, self.iter_in(range))
     }
 
     fn range(&self, first: u128, last: u128) -> IpRange {

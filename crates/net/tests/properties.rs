@@ -113,6 +113,9 @@ proptest! {
         prop_assert_eq!(set.covers(range), members == range.count());
         prop_assert_eq!(set.overlaps(range), members > 0);
         prop_assert_eq!(set.clip(range).count(), members);
+        let inside: Vec<_> = set.iter_in(range).collect();
+        prop_assert!(inside.iter().all(|r| range.covers(*r) && set.covers(*r)));
+        prop_assert_eq!(inside.iter().map(|r| r.count()).sum::<u128>(), members);
     }
 
     #[test]
