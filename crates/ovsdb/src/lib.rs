@@ -9,8 +9,10 @@
 pub mod wire;
 
 mod replica;
+mod transact;
 
 pub use replica::{Mirror, OutOfStep, Replica, RowDelta};
+pub use transact::{TransactError, TransactResult};
 
 #[cfg(feature = "client")]
 pub mod client;

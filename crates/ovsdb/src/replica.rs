@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use thiserror::Error;
 use uuid::Uuid;
@@ -12,7 +13,7 @@ use crate::wire::{Members, Row, RowUpdate, RowUpdate2, TableSchema, TableUpdates
 /// A change of one row. At least one side is there, and the sides differ.
 ///
 /// Rows are in the form that [`Row`] describes (no defaults), and are shared, not copied.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RowDelta {
     pub table: SmolStr,
     pub uuid: Uuid,

@@ -33,7 +33,9 @@ mod tls;
 mod transport;
 
 pub use config::{Backoff, ClientConfig, Columns, ConfigError, TableSelection};
-pub use handle::{Handle, State, Status, TransactError, TransactResult};
+pub use handle::{Handle, State, Status};
+
+pub use crate::{TransactError, TransactResult};
 pub use queue::{Connected, Events, Missing, MonitorMethod, ReplicaEvent};
 pub use remote::{Remote, RemoteError};
 pub use tls::{TlsConfig, TlsError};
