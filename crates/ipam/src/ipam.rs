@@ -217,9 +217,7 @@ impl Ipam {
             .or_insert_with(Subnet::new);
         let known = held.map_or(DualStack::NONE, |held| held.lease.addresses);
         for (family, address) in record.addresses.by_family() {
-            if known.get(family).is_none() {
-                subnet.space_mut(family).take(*address, owner.clone());
-            }
+            subnet.space_mut(family).take(*address, owner.clone());
         }
         let mac = held
             .map(|held| held.lease.mac)

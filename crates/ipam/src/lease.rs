@@ -119,7 +119,8 @@ impl Request<'_> {
     }
 }
 
-/// A reason for which a lease is held.
+/// A reason for which a lease is held. What else may hold one (a StatefulSet that keeps its pods' addresses) is a
+/// further claim.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Claim {
     /// The port exists.
