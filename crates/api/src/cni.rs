@@ -13,7 +13,7 @@
 //!
 //! Anything else is a [`Failure`]: 400 for a request that will never work, 503 for one that could later, 500 otherwise.
 //!
-//! The plugin has its own copies of these types, to stay small; a test of the daemon compares them.
+//! The plugin has its own copies of these types, to stay small; its tests compare them.
 
 use std::net::IpAddr;
 
@@ -132,6 +132,8 @@ pub struct CheckRequest {
 #[serde(default)]
 pub struct GcRequest {
     pub cni_type: String,
+    /// The configuration's name.
+    pub network: String,
     pub provider: String,
     /// What the runtime still has.
     pub valid_attachments: Vec<Attachment>,
