@@ -1,1 +1,33 @@
-//! kube-ovn-lab: a multi-node cluster on one machine
+//! A multi-node cluster on one machine: real Kubernetes, OVN and Open vSwitch, network namespaces as nodes.
+//!
+//! | module | what it knows |
+//! |---|---|
+//! | [`preflight`] | what the machine must have, and how to get what is missing |
+//! | [`cache`], [`images`] | what is built once: Kubernetes' programs, container images |
+//! | [`lab`], [`process`] | a lab's parameters, directory and processes |
+//! | [`holder`], [`network`], [`cgroup`] | namespaces, mounts, wires, cgroups |
+//! | [`ovn`], [`kubernetes`], [`components`] | what runs in a node |
+//! | [`up`], [`down`], [`status`] | the commands |
+//! | [`scenario`], [`scenarios`], [`demo`] | what is tried on a lab |
+
+pub mod cache;
+pub mod cgroup;
+pub mod command;
+pub mod components;
+pub mod demo;
+pub mod down;
+pub mod holder;
+pub mod images;
+pub mod kubernetes;
+pub mod lab;
+pub mod network;
+pub mod ovn;
+pub mod pki;
+pub mod preflight;
+pub mod process;
+pub mod progress;
+pub mod scenario;
+pub mod scenarios;
+pub mod status;
+pub mod table;
+pub mod up;

@@ -1,0 +1,125 @@
+//! Running the programs of the host: one place that turns a failure into a sentence.
+
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail};
+
+/// What a command line looks like to a reader (for messages only, never for a shell).
+pub fn shown(command: &Command) -> String {
+    std::iter::once(command.get_program())
+        .chain(command.get_args())
+        .map(OsStr::to_string_lossy)
+        .map(|word| {
+            if word.is_empty() || word.contains(|c: char| c.is_whitespace() || c == '\'') {
+                format!("'{}'", word.replace('\'', "'\\''"))
+            } else {
+                word.into_owned()
+            }
+        })
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+/// Run to the end and return standard output; a non-zero exit is an error that carries standard error.
+pub fn capture(command: &mut Command) -> Result<String> {
+    let output = output(command)?;
+    if !output.status.success() {
+        bail!("{}", failure(command, &output));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Like [`capture`], with `input` on standard input.
+pub fn capture_with_input(command: &mut Command, input: &str) -> Result<String> {
+    command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    let mut child = command
+        .spawn()
+        .with_context(|| format!("cannot start `{}`", shown(command)))?;
+    if let Some(mut stdin) = child.stdin.take() {
+        // A program that ends before it has read everything says why on standard error.
+        let _ = stdin.write_all(input.as_bytes());
+    }
+    let output = child
+        .wait_with_output()
+        .with_context(|| format!("cannot wait for `{}`", shown(command)))?;
+    if !output.status.success() {
+        bail!("{}", failure(command, &output));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Run to the end with both streams captured, whatever the exit status.
+pub fn output(command: &mut Command) -> Result<Output> {
+    command
+        .stdin(Stdio::null())
+        .output()
+        .with_context(|| format!("cannot start `{}`", shown(command)))
+}
+
+fn failure(command: &Command, output: &Output) -> String {
+    let mut said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if said.is_empty() {
+        String::from_utf8_lossy(&output.stdout)
+            .trim()
+            .clone_into(&mut said);
+    }
+    format!("`{}` failed ({}): {said}", shown(command), output.status)
+}
+
+/// Ask again and again until `ready` gives a value; errors of single tries are kept for the final message.
+///
+/// The pause grows from 10 ms to 200 ms: quick things are noticed quickly, slow ones do not burn the processor.
+pub fn wait_for<T>(
+    what: &str,
+    limit: Duration,
+    mut ready: impl FnMut() -> Result<Option<T>>,
+) -> Result<T> {
+    let start = Instant::now();
+    let mut pause = Duration::from_millis(10);
+    loop {
+        let trouble = match ready() {
+            Ok(Some(value)) => return Ok(value),
+            Ok(None) => None,
+            Err(error) => Some(error),
+        };
+        if start.elapsed() > limit {
+            let waited = format!("waited {} s for {what}", limit.as_secs());
+            return match trouble {
+                Some(error) => Err(error.context(waited)),
+                None => bail!("{waited}"),
+            };
+        }
+        std::thread::sleep(pause);
+        pause = (pause * 3 / 2).min(Duration::from_millis(200));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failure_names_the_command_and_what_it_said() {
+        let error = capture(Command::new("sh").args(["-c", "echo no such thing >&2; exit 3"]))
+            .unwrap_err()
+            .to_string();
+        assert!(error.contains("sh -c"), "{error}");
+        assert!(error.contains("exit status: 3"), "{error}");
+        assert!(error.contains("no such thing"), "{error}");
+    }
+
+    #[test]
+    fn waiting_ends_with_the_last_trouble() {
+        let error = wait_for("the sun", Duration::ZERO, || -> Result<Option<()>> {
+            bail!("it is night")
+        })
+        .unwrap_err();
+        assert_eq!(format!("{error:#}"), "waited 0 s for the sun: it is night");
+    }
+}

@@ -1,0 +1,294 @@
+//! `up`: from nothing (or from half a lab) to a cluster whose pods talk.
+//!
+//! ```text
+//!   namespaces, certificates
+//!     ├─ control plane ── CRDs, nodes, DNS ─┬─ controllers (nodes 2 and 3)
+//!     ├─ OVN databases ── Open vSwitch ─────┼─ daemons (each node) ── nodes Ready ── cluster DNS ── ping
+//!     └─ registry, containerd ──────────────┴─ kubelets, kube-proxies
+//! ```
+//! Every step looks first whether its result is there already, so that `up` on a running lab changes nothing, on a
+//! damaged one repairs it, and with more `--nodes` adds them.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::cache::{self, Source};
+use crate::lab::{Cni, Lab, Node, Spec};
+use crate::preflight::{self, Purpose};
+use crate::progress::Progress;
+use crate::{components, images, kubernetes, network, ovn, pki};
+
+/// What the command line asks for.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// Number of nodes; fewer than are up changes nothing.
+    pub nodes: u8,
+    /// See [`Spec`].
+    pub dual_stack: bool,
+    /// See [`Spec`].
+    pub ovn_ha: bool,
+    /// See [`Spec`].
+    pub ovn_prefix: Option<PathBuf>,
+    /// See [`Spec`].
+    pub kube_proxy: bool,
+    /// See [`Spec`].
+    pub dns: bool,
+    /// A folder with Kubernetes' programs.
+    pub kubernetes_bin: Option<PathBuf>,
+    /// See [`Spec`].
+    pub cni: Cni,
+}
+
+/// Build and fetch whatever a lab needs and the machine does not have.
+pub fn prepare(progress: &Progress, kubernetes_bin: Option<&std::path::Path>) -> Result<PathBuf> {
+    let source = cache::find(kubernetes_bin)?;
+    // agnhost and CoreDNS come from the same build, also when the other programs are the machine's own.
+    if !(cache::built() && images::built()) {
+        preflight::check(Purpose::Build, None)?;
+        if !cache::built() {
+            progress.say(&format!(
+                "Kubernetes {} is built once, into {} (about {} minutes on two cores)",
+                cache::KUBERNETES,
+                cache::root().display(),
+                cache::expected().as_secs() / 60
+            ));
+            progress.run("build Kubernetes", |step| {
+                cache::build(step)?;
+                step.now(format!("Kubernetes {} built", cache::KUBERNETES));
+                Ok(())
+            })?;
+        }
+        progress.run("images", |step| {
+            images::build(step)?;
+            step.now("images put together from Debian packages");
+            Ok(())
+        })?;
+    }
+    Ok(match source {
+        Source::Folder(folder) | Source::Built(folder) => folder,
+    })
+}
+
+/// Bring a lab up.
+pub fn up(name: &str, wish: &Wish, progress: &Progress) -> Result<Lab> {
+    if wish.nodes == 0 || wish.nodes > Node::MOST {
+        bail!("--nodes {}: 1 to {}", wish.nodes, Node::MOST);
+    }
+    if wish.ovn_ha && wish.nodes < 3 {
+        bail!("--ovn-ha needs three nodes: one member of the database cluster on each");
+    }
+    let ovn_prefix = wish
+        .ovn_prefix
+        .as_ref()
+        .map(|prefix| {
+            fs::canonicalize(prefix).with_context(|| format!("--ovn-prefix {}", prefix.display()))
+        })
+        .transpose()?;
+    crate::lab::check_name(name)?;
+    preflight::check(Purpose::Run, ovn_prefix.as_deref())?;
+    if wish.cni == Cni::KubeOvn {
+        for program in ["kube-ovn-controller", "kube-ovn-daemon", "kube-ovn"] {
+            components::program(program)?;
+        }
+    }
+    let kubernetes = prepare(progress, wish.kubernetes_bin.as_deref())?;
+    let spec = Spec {
+        dual_stack: wish.dual_stack,
+        ovn_ha: wish.ovn_ha,
+        ovn_prefix,
+        kubernetes,
+        kube_proxy: wish.kube_proxy,
+        dns: wish.dns,
+        cni: wish.cni,
+    };
+    let dir = Lab::dir_of(name);
+    let _lock = crate::lab::lock(&dir)?;
+    let lab = merge(name, spec, wish.nodes)?;
+    lab.save()?;
+    bring_up(&lab, progress)?;
+    Ok(lab)
+}
+
+/// The lab as it is to be: the saved one with more nodes, or a new one.
+fn merge(name: &str, spec: Spec, nodes: u8) -> Result<Lab> {
+    let mut lab = Lab::plan(name, spec, nodes)?;
+    if !lab.dir.join("lab.json").exists() {
+        return Ok(lab);
+    }
+    let saved = Lab::open(name)?;
+    let mut comparable = saved.spec.clone();
+    // Another build of the same programs is not another lab.
+    comparable.kubernetes.clone_from(&lab.spec.kubernetes);
+    if comparable != lab.spec {
+        bail!(
+            "lab `{name}` is up with other options; take it down first: kube-ovn-lab --name {name} down\n\
+             it is: {:?}",
+            saved.spec
+        );
+    }
+    lab.spec = saved.spec;
+    let known = saved.nodes.len();
+    let mut all = saved.nodes;
+    for node in lab.nodes {
+        if !all.iter().any(|n| n.number == node.number) && all.len() < usize::from(nodes).max(known)
+        {
+            all.push(node);
+        }
+    }
+    all.sort_by_key(|n| n.number);
+    lab.nodes = all;
+    Ok(lab)
+}
+
+/// Start everything that does not run.
+pub fn bring_up(lab: &Lab, progress: &Progress) -> Result<()> {
+    progress.run("namespaces and wires", |step| {
+        let certificates = std::thread::scope(|scope| {
+            let certificates = scope.spawn(|| pki::ensure(lab));
+            network::base(lab)?;
+            for node in &lab.nodes {
+                network::node(lab, node)?;
+            }
+            certificates
+                .join()
+                .unwrap_or_else(|_| bail!("making certificates failed"))
+        });
+        certificates?;
+        images::serve(lab)?;
+        step.now(format!("{} nodes wired", lab.nodes.len()));
+        Ok(())
+    })?;
+    std::thread::scope(|scope| {
+        let control = scope.spawn(|| control_plane(lab, progress));
+        let fabric = scope.spawn(|| fabric(lab, progress));
+        for node in &lab.nodes {
+            kubernetes::containerd(lab, node)?;
+        }
+        let control = join(control);
+        let fabric = join(fabric);
+        control.and(fabric)
+    })?;
+    programs_of_nodes(lab)?;
+    progress.run("nodes", |step| {
+        kubernetes::nodes_ready(lab, Duration::from_secs(90))?;
+        step.now(format!("{} nodes Ready", lab.nodes.len()));
+        Ok(())
+    })?;
+    if lab.spec.dns {
+        progress.run("cluster DNS", |step| {
+            kubernetes::kubectl(
+                lab,
+                &[
+                    "-n",
+                    "kube-system",
+                    "rollout",
+                    "status",
+                    "deployment/coredns",
+                    "--timeout=90s",
+                ],
+            )?;
+            step.now("cluster DNS answers");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}
+
+fn join(handle: std::thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
+    handle
+        .join()
+        .unwrap_or_else(|_| bail!("a step of `up` panicked"))
+}
+
+fn control_plane(lab: &Lab, progress: &Progress) -> Result<()> {
+    progress.run("control plane", |step| {
+        kubernetes::api(lab)?;
+        let mut manifest = kubernetes::base_manifest(lab);
+        if lab.spec.cni == Cni::KubeOvn {
+            manifest = components::crds()? + &manifest;
+        }
+        kubernetes::apply(lab, &manifest)?;
+        kubernetes::managers(lab)?;
+        step.now("control plane answers");
+        Ok(())
+    })
+}
+
+fn fabric(lab: &Lab, progress: &Progress) -> Result<()> {
+    if lab.spec.cni != Cni::KubeOvn {
+        return Ok(());
+    }
+    progress.run("OVN and Open vSwitch", |step| {
+        ovn::central(lab)?;
+        each(&lab.nodes, |node| ovn::node(lab, node))?;
+        ovn::warm_tunnels(lab)?;
+        step.now("OVN databases, Open vSwitch on each node, tunnels");
+        Ok(())
+    })
+}
+
+/// What every node runs beside containerd and Open vSwitch, and the controllers.
+fn programs_of_nodes(lab: &Lab) -> Result<()> {
+    if lab.spec.cni == Cni::KubeOvn {
+        components::controllers(lab)?;
+    }
+    each(&lab.nodes, |node| programs_of(lab, node))
+}
+
+fn programs_of(lab: &Lab, node: &Node) -> Result<()> {
+    kubernetes::kubelet(lab, node)?;
+    match lab.spec.cni {
+        Cni::KubeOvn => components::daemon(lab, node)?,
+        Cni::Bridge => kubernetes::bridge_cni(lab, node)?,
+    }
+    if lab.spec.kube_proxy {
+        kubernetes::proxy(lab, node)?;
+    }
+    Ok(())
+}
+
+/// Add a node to a running lab: number `number`, freshly installed.
+pub fn add_node(lab: &mut Lab, number: u8, generation: u32, progress: &Progress) -> Result<()> {
+    let _lock = lab.lock()?;
+    if lab.nodes.iter().any(|n| n.number == number) {
+        bail!("node number {number} is there already");
+    }
+    let node = Node::new(number, generation);
+    lab.nodes.push(node.clone());
+    lab.nodes.sort_by_key(|n| n.number);
+    lab.save()?;
+    progress.run(&format!("node {}", node.name), |_| {
+        pki::ensure_node(lab, &node)?;
+        network::node(lab, &node)?;
+        kubernetes::apply(lab, &kubernetes::node_manifest(&node))?;
+        kubernetes::containerd(lab, &node)?;
+        if lab.spec.cni == Cni::KubeOvn {
+            ovn::node(lab, &node)?;
+            ovn::warm_tunnels(lab)?;
+        }
+        programs_of(lab, &node)?;
+        kubernetes::nodes_ready(lab, Duration::from_mins(1))
+    })
+}
+
+/// Do something for each node at the same time; the first error counts.
+pub fn each(nodes: &[Node], work: impl Fn(&Node) -> Result<()> + Sync) -> Result<()> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> = nodes
+            .iter()
+            .map(|node| {
+                let work = &work;
+                scope.spawn(move || work(node).with_context(|| format!("node {}", node.name)))
+            })
+            .collect();
+        running
+            .into_iter()
+            .map(join)
+            .collect::<Vec<_>>()
+            .into_iter()
+            .collect()
+    })
+}
