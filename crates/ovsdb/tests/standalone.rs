@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use common::{Follower, id, northbound, port, switch};
 use ovsdb::TransactError;
 use ovsdb::client::{
-    Client, ClientConfig, MonitorMethod, Remote, ReplicaEvent, State, TableSelection,
+    Client, ClientConfig, MonitorMethod, Remote, ReplicaEvent, State, Status, TableSelection,
 };
 use ovsdb::wire::{Condition, Datum, Mutation, Operation, Row, Until};
 use testkit::ovn::{Schema, Server, ServerOptions};
@@ -432,7 +432,7 @@ async fn fetches_a_large_database() {
         "OVN_Northbound",
     );
     let (handle, _events) = Client::connect(config).unwrap();
-    handle.watch().wait_for(|s| s.is_live()).await.unwrap();
+    handle.watch().wait_for(Status::is_live).await.unwrap();
     handle.transact(vec![switch("sw")]).await.unwrap();
     for chunk in 0..20 {
         let operations = (0..1000)

@@ -227,7 +227,7 @@ impl Driver {
         let mut probed: Option<Instant> = None;
         let mut flushed = true;
         loop {
-            while let Some(frame) = frames.next_frame().map_err(|e| Lost(e.to_string()))? {
+            while let Some(frame) = frames.next_frame()? {
                 session.handle(frame)?;
             }
             if self.advance(session) {
@@ -255,12 +255,12 @@ impl Driver {
                 biased;
                 () = self.life.over(&self.queue) => return Ok(()),
                 sent = send(&mut writer, session.unsent()), if !(flushed && session.unsent().is_empty()) => {
-                    let count = sent.map_err(lost)?;
+                    let count = sent?;
                     session.wrote(count);
                     flushed = count == 0;
                 }
                 read = reader.read_buf(frames.tail()) => {
-                    if read.map_err(lost)? == 0 {
+                    if read? == 0 {
                         return Err(Lost("the server closed the connection".to_owned()));
                     }
                     heard = Instant::now();
@@ -331,8 +331,4 @@ async fn send(writer: &mut WriteHalf<Box<dyn Stream>>, bytes: &[u8]) -> io::Resu
         0 => Err(io::ErrorKind::WriteZero.into()),
         count => Ok(count),
     }
-}
-
-fn lost(error: io::Error) -> Lost {
-    Lost(error.to_string())
 }

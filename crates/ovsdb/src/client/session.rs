@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt;
+use std::io;
 use std::mem;
 use std::sync::Arc;
 
@@ -19,9 +19,9 @@ use super::{
     TransactError, TransactResult,
 };
 use crate::wire::{
-    DatabaseSchema, Incoming, MonitorCondSinceReply, MonitorRequest, OpError, OpOutcome, OpResult,
-    Operation, Update2Params, Update3Params, UpdateParams, encode_error_reply, encode_reply,
-    encode_request,
+    DatabaseSchema, FramingError, Incoming, MonitorCondSinceReply, MonitorRequest, OpError,
+    OpOutcome, OpResult, Operation, Update2Params, Update3Params, UpdateParams, encode_error_reply,
+    encode_reply, encode_request,
 };
 use crate::{Mirror, OutOfStep, RowDelta};
 
@@ -33,9 +33,21 @@ const MONITOR: &str = "replica";
 #[derive(Debug)]
 pub(super) struct Lost(pub(super) String);
 
-impl Lost {
-    fn new(what: impl fmt::Display) -> Self {
-        Self(what.to_string())
+impl From<io::Error> for Lost {
+    fn from(error: io::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<FramingError> for Lost {
+    fn from(error: FramingError) -> Self {
+        Self(error.to_string())
+    }
+}
+
+impl From<OutOfStep> for Lost {
+    fn from(error: OutOfStep) -> Self {
+        Self(error.to_string())
     }
 }
 
@@ -321,7 +333,7 @@ impl Session {
         applied.map_err(|error| {
             // What was missed cannot be known: fetch everything at the next connection.
             self.memory.resume = None;
-            Lost::new(error)
+            error.into()
         })
     }
 

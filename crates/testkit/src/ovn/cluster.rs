@@ -161,14 +161,15 @@ impl Cluster {
         self.frozen[i] = false;
     }
 
-    /// Runs `ovn-nbctl`, `ovn-sbctl` or `ovs-vsctl`, whichever fits, against the leader.
+    /// Runs `ovn-nbctl`, `ovn-sbctl` or `ovs-vsctl`, whichever fits, against the leader. (With all remotes the tools may
+    /// get stuck at a frozen member: they send no probes over unix sockets.)
     ///
     /// # Panics
     ///
     /// If it fails.
     pub fn ctl<S: Into<String>>(&self, args: impl IntoIterator<Item = S>) -> String {
         let args = args.into_iter().map(Into::into).collect();
-        self.schema.ctl(&self.remotes(), args)
+        self.schema.ctl(&self.remote(self.wait_for_leader()), args)
     }
 
     /// How long members wait for their leader before they elect another one.

@@ -42,8 +42,7 @@ pub struct Server {
 pub(super) fn free_port() -> u16 {
     TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0))
         .and_then(|l| l.local_addr())
-        .map(|a| a.port())
-        .unwrap_or_else(|e| panic!("a free port: {e}"))
+        .map_or_else(|e| panic!("a free port: {e}"), |a| a.port())
 }
 
 pub(super) fn command(dir: &Path, database: &Path, name: &str) -> Command {
