@@ -1,7 +1,8 @@
 //! The adapters against the real kernel, in network namespaces of their own. Needs root and the programs `nft` and
 //! `ping`; without them the tests fail and say so.
+#![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::process::{Command, Output};
 use std::time::Duration;
@@ -214,7 +215,6 @@ fn inputs_plan(subnets: &BTreeMap<SmolStr, SubnetFacts>) -> NodePlan {
     plan::compile(&NodeInputs {
         config: &config,
         node: &node,
-        other_nodes: &BTreeSet::new(),
         subnets,
         subnets_listed: true,
         tunnel: Ok(&tunnel),
@@ -247,7 +247,7 @@ fn converge(ns: &NetNs, firewall: &mut Firewall, plan: &NodePlan) -> Vec<String>
         let mut done = Vec::new();
         for round in 0.. {
             assert!(round < 3, "does not converge: {done:?}");
-            let state = linux::observe(&mut socket, firewall, plan).unwrap();
+            let state = linux::observe(&mut socket, firewall, plan, true).unwrap();
             let ops = plan::diff(plan, &state);
             if ops.is_empty() {
                 break;

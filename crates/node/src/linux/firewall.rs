@@ -4,6 +4,7 @@
 //! or firewalld's final `reject` closes. So where a base chain of the host at the hooks input or forward drops by policy or
 //! by its last rule, rules of ours are kept at its head, told by their comments. Where nothing drops, nothing is added.
 
+use std::fmt::Write;
 use std::process::Command;
 
 use serde_json::Value;
@@ -62,9 +63,10 @@ fn nft_chains() -> Result<Vec<String>, KernelError> {
                 continue;
             }
             let place = format!("{} {} {}", chain.family, chain.table, chain.name);
-            script.push_str(&format!(
-                "insert rule {place} {direction} \"{JOIN_INTERFACE}\" counter accept comment \"{comment}\"\n"
-            ));
+            let _ = writeln!(
+                script,
+                "insert rule {place} {direction} \"{JOIN_INTERFACE}\" counter accept comment \"{comment}\""
+            );
             added.push(format!("{place}: {comment}"));
         }
     }

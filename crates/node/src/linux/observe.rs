@@ -36,18 +36,20 @@ pub fn links(socket: &mut Socket) -> Result<BTreeMap<SmolStr, LinkState>, Netlin
         .collect())
 }
 
-/// Everything that `plan` may want to change. `socket` and the calling thread are in the node's namespace.
+/// Everything that `plan` may want to change. `socket` and the calling thread are in the node's namespace. Our nftables
+/// table is read with `audit` only; it is expected to be as we left it otherwise.
 pub fn observe(
     socket: &mut Socket,
     firewall: &Firewall,
     plan: &NodePlan,
+    audit: bool,
 ) -> Result<NodeState, KernelError> {
     let reading = |what: &str| format!("reading {what} of the node");
     let found = socket.links().during(|| reading("links"))?;
     let names: BTreeMap<u32, SmolStr> = found.into_iter().map(|l| (l.id, l.name)).collect();
     let mut state = NodeState {
         links: links(socket).during(|| reading("links"))?,
-        nft: firewall.current(),
+        nft: firewall.current(audit),
         ..NodeState::default()
     };
     for message in socket.routes().during(|| reading("routes"))? {

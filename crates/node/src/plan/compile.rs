@@ -51,8 +51,6 @@ impl Default for NodeConfig {
 pub struct NodeInputs<'a> {
     pub config: &'a NodeConfig,
     pub node: &'a NodeFacts,
-    /// InternalIPs of all other nodes.
-    pub other_nodes: &'a BTreeSet<IpAddr>,
     pub subnets: &'a BTreeMap<SmolStr, SubnetFacts>,
     /// False until the Subnet watch has listed once: no route and no rule is removed before.
     pub subnets_listed: bool,

@@ -1,6 +1,6 @@
 //! From plan and state to the operations that close the gap, in the order in which they must happen.
 
-use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use net::Mac;
@@ -169,15 +169,15 @@ fn sysctls(plan: &NodePlan, state: &NodeState, ops: &mut Vec<KernelOp>) {
 }
 
 fn routes(plan: &NodePlan, state: &NodeState, ops: &mut Vec<KernelOp>) {
-    let mut elsewhere: BTreeMap<_, ()> = BTreeMap::new();
+    let mut elsewhere = BTreeSet::new();
     for found in &state.routes {
         if !plan.links.contains_key(&found.route.device) {
-            elsewhere.insert(found.route.destination, ());
+            elsewhere.insert(found.route.destination);
         }
     }
     // A destination that the host reaches by another interface of its own stays the host's.
     let wanted =
-        |route: &Route| plan.routes.contains(route) && !elsewhere.contains_key(&route.destination);
+        |route: &Route| plan.routes.contains(route) && !elsewhere.contains(&route.destination);
     for route in &plan.routes {
         let device = state.links.contains_key(&route.device);
         let present = state

@@ -1,0 +1,373 @@
+//! Kubernetes: watches in, a few patches and events out.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::pin::pin;
+use std::time::Duration;
+
+use api::keys;
+use api::v1::Subnet;
+use api::view::{NodeView, NodeWire, PodKey, PodView, PodWire};
+use futures::{Stream, StreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::{Node, ObjectReference};
+use kube::api::{Patch, PatchParams};
+use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client, ResourceExt};
+use serde_json::json;
+use smol_str::SmolStr;
+use tokio::sync::{mpsc, watch};
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use crate::owner::{Event, Watch};
+use crate::views::subnet_facts;
+
+/// The client, once there is one. Its configuration may come later than we do.
+pub type ClientSlot = watch::Receiver<Option<Client>>;
+
+/// Makes the client and starts the watches; tries again until both work.
+pub fn start(
+    kubeconfig: Option<PathBuf>,
+    node: SmolStr,
+    events: mpsc::Sender<Event>,
+    stop: CancellationToken,
+) -> ClientSlot {
+    let (slot, client) = watch::channel(None);
+    tokio::spawn(async move {
+        let work = async {
+            let client = connect(kubeconfig, &events).await;
+            let _ = slot.send(Some(client.clone()));
+            tokio::join!(
+                watch_node(client.clone(), node.clone(), events.clone()),
+                watch_pods(client.clone(), node.clone(), events.clone()),
+                watch_subnets(client, node, events),
+            );
+        };
+        tokio::select! {
+            () = work => {}
+            () = stop.cancelled() => {}
+        }
+        // Keeps the slot alive: events may be written until the very end.
+        slot.closed().await;
+    });
+    client
+}
+
+async fn connect(kubeconfig: Option<PathBuf>, events: &mpsc::Sender<Event>) -> Client {
+    loop {
+        let problem = match client(kubeconfig.as_ref()).await {
+            Ok(client) => {
+                let _ = events.send(Event::Api("configuration", None)).await;
+                return client;
+            }
+            Err(error) => error,
+        };
+        let _ = events
+            .send(Event::Api("configuration", Some(problem)))
+            .await;
+        sleep(Duration::from_secs(1)).await;
+    }
+}
+
+async fn client(kubeconfig: Option<&PathBuf>) -> Result<Client, String> {
+    let config = match kubeconfig {
+        Some(path) => {
+            let file = kube::config::Kubeconfig::read_from(path).map_err(|e| e.to_string())?;
+            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
+                .await
+                .map_err(|e| e.to_string())?
+        }
+        None => kube::Config::incluster().map_err(|e| e.to_string())?,
+    };
+    Client::try_from(config).map_err(|e| e.to_string())
+}
+
+async fn watch_node(client: Client, node: SmolStr, events: mpsc::Sender<Event>) {
+    let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
+    let stream = watcher(Api::<NodeWire>::all(client), config);
+    pump(
+        "nodes",
+        stream,
+        events,
+        |wire: &NodeWire| Some(NodeView::from(wire)),
+        Event::Node,
+    )
+    .await;
+}
+
+async fn watch_pods(client: Client, node: SmolStr, events: mpsc::Sender<Event>) {
+    let config = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
+    let stream = watcher(Api::<PodWire>::all(client), config);
+    // A pod in the host's network has nothing of ours.
+    let view = |wire: &PodWire| Some(PodView::from(wire)).filter(|pod| !pod.host_network);
+    pump("pods", stream, events, view, Event::Pods).await;
+}
+
+async fn watch_subnets(client: Client, node: SmolStr, events: mpsc::Sender<Event>) {
+    let stream = watcher(Api::<Subnet>::all(client), watcher::Config::default());
+    let view = |subnet: &Subnet| subnet_facts(subnet, &node);
+    pump("subnets", stream, events, view, Event::Subnets).await;
+}
+
+/// Turns a watch into events of the owner. A re-list becomes one [`Watch::Replace`]; an object that the view leaves out
+/// counts as gone.
+async fn pump<K, V>(
+    kind: &'static str,
+    stream: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
+    events: mpsc::Sender<Event>,
+    view: impl Fn(&K) -> Option<V>,
+    event: impl Fn(Watch<V>) -> Event,
+) where
+    K: kube::Resource,
+{
+    let mut stream = pin!(stream.default_backoff());
+    let mut list = Vec::new();
+    let mut troubled = false;
+    let key = |object: &K| {
+        (
+            object.namespace().unwrap_or_default().into(),
+            object.name_any().into(),
+        )
+    };
+    while let Some(next) = stream.next().await {
+        let change = match next {
+            Ok(watcher::Event::Init) => {
+                list.clear();
+                continue;
+            }
+            Ok(watcher::Event::InitApply(object)) => {
+                list.extend(view(&object));
+                continue;
+            }
+            Ok(watcher::Event::InitDone) => Watch::Replace(std::mem::take(&mut list)),
+            Ok(watcher::Event::Apply(object)) => match view(&object) {
+                Some(view) => Watch::Apply(view),
+                None => {
+                    let (namespace, name) = key(&object);
+                    Watch::Delete(namespace, name)
+                }
+            },
+            Ok(watcher::Event::Delete(object)) => {
+                let (namespace, name) = key(&object);
+                Watch::Delete(namespace, name)
+            }
+            Err(error) => {
+                let problem = chain(&error);
+                debug!("watching {kind}: {problem}");
+                troubled = true;
+                if events.send(Event::Api(kind, Some(problem))).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+        };
+        if std::mem::take(&mut troubled) && events.send(Event::Api(kind, None)).await.is_err() {
+            return;
+        }
+        if events.send(event(change)).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// An error with its causes in one line; kube's own texts leave them out.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text = format!("{text}: {cause_text}");
+        }
+        source = cause.source();
+    }
+    text
+}
+
+/// The node condition `NetworkUnavailable`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Condition {
+    unavailable: bool,
+    message: String,
+}
+
+impl Condition {
+    pub fn of(gateway: &Result<(), String>) -> Self {
+        match gateway {
+            Ok(()) => Self {
+                unavailable: false,
+                message: "the gateway of the join subnet answers".into(),
+            },
+            Err(problem) => Self {
+                unavailable: true,
+                message: format!("waiting for {problem}"),
+            },
+        }
+    }
+
+    /// Upstream's reasons.
+    fn reason(&self) -> &'static str {
+        if self.unavailable {
+            "JoinSubnetGatewayUnreachable"
+        } else {
+            "JoinSubnetGatewayReachable"
+        }
+    }
+}
+
+/// Writes to the own Node.
+#[derive(Clone)]
+pub struct NodeWriter {
+    client: ClientSlot,
+    node: SmolStr,
+}
+
+impl NodeWriter {
+    pub fn new(client: ClientSlot, node: SmolStr) -> Self {
+        Self { client, node }
+    }
+
+    /// Patches what is given.
+    pub async fn write(
+        &self,
+        chassis: Option<SmolStr>,
+        condition: Option<Condition>,
+    ) -> Result<(), String> {
+        let client = self.client.borrow().clone();
+        let nodes: Api<Node> = Api::all(client.ok_or("no client yet")?);
+        let params = PatchParams {
+            field_manager: Some(keys::FIELD_MANAGER_DAEMON.into()),
+            ..PatchParams::default()
+        };
+        if let Some(chassis) = chassis {
+            let patch = json!({"metadata": {"annotations": {keys::CHASSIS: chassis}}});
+            nodes
+                .patch(&self.node, &params, &Patch::Merge(&patch))
+                .await
+                .map_err(|e| chain(&e))?;
+            info!("the Node's chassis is {chassis}");
+        }
+        if let Some(condition) = condition {
+            let now = Timestamp::now().to_string();
+            let patch = json!({"status": {"conditions": [{
+                "type": "NetworkUnavailable",
+                "status": if condition.unavailable { "True" } else { "False" },
+                "reason": condition.reason(),
+                "message": condition.message,
+                "lastTransitionTime": now,
+                "lastHeartbeatTime": now,
+            }]}});
+            nodes
+                .patch_status(&self.node, &params, &Patch::Strategic(&patch))
+                .await
+                .map_err(|e| chain(&e))?;
+            info!("the Node's condition: {}", condition.reason());
+        }
+        Ok(())
+    }
+}
+
+/// What happened to a pod, for its events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PodEvent {
+    Configured,
+    ConfigureFailed,
+}
+
+impl fmt::Display for PodEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Configured => "PodNetworkConfigured",
+            Self::ConfigureFailed => "PodNetworkConfigureFailed",
+        })
+    }
+}
+
+/// Writes events on pods, in the background and best effort: a pod does not wait for them.
+#[derive(Debug, Clone)]
+pub struct Events {
+    queue: mpsc::Sender<(PodKey, SmolStr, PodEvent, String)>,
+}
+
+impl Events {
+    pub fn start(mut client: ClientSlot, node: SmolStr) -> Self {
+        let (queue, mut inbox) = mpsc::channel::<(PodKey, SmolStr, PodEvent, String)>(256);
+        tokio::spawn(async move {
+            let mut recorder = None;
+            while let Some((pod, uid, event, note)) = inbox.recv().await {
+                let recorder = match &recorder {
+                    Some(recorder) => recorder,
+                    None => {
+                        let Ok(client) = client.wait_for(Option::is_some).await else {
+                            return;
+                        };
+                        let Some(client) = client.clone() else {
+                            continue;
+                        };
+                        recorder.insert(Recorder::new(
+                            client,
+                            Reporter {
+                                controller: "kube-ovn-daemon".into(),
+                                instance: Some(node.to_string()),
+                            },
+                        ))
+                    }
+                };
+                if let Err(error) = publish(recorder, &pod, &uid, event, note).await {
+                    warn!("event {event} on pod {pod}: {}", chain(&error));
+                }
+            }
+        });
+        Self { queue }
+    }
+
+    /// Queues an event. One that finds the queue full is dropped: the log has it.
+    pub fn publish(&self, pod: &PodKey, uid: &SmolStr, event: PodEvent, note: String) {
+        let _ = self.queue.try_send((pod.clone(), uid.clone(), event, note));
+    }
+}
+
+async fn publish(
+    recorder: &Recorder,
+    pod: &PodKey,
+    uid: &SmolStr,
+    event: PodEvent,
+    note: String,
+) -> kube::Result<()> {
+    let reference = ObjectReference {
+        api_version: Some("v1".into()),
+        kind: Some("Pod".into()),
+        namespace: Some(pod.namespace.to_string()),
+        name: Some(pod.name.to_string()),
+        uid: (!uid.is_empty()).then(|| uid.to_string()),
+        ..ObjectReference::default()
+    };
+    let event = KubeEvent {
+        type_: match event {
+            PodEvent::Configured => EventType::Normal,
+            PodEvent::ConfigureFailed => EventType::Warning,
+        },
+        reason: event.to_string(),
+        note: Some(note),
+        action: "ConfigureNetwork".into(),
+        secondary: None,
+    };
+    recorder.publish(&event, &reference).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn condition_is_upstreams() {
+        let good = Condition::of(&Ok(()));
+        assert_eq!(good.reason(), "JoinSubnetGatewayReachable");
+        let bad = Condition::of(&Err("an answer of 100.64.0.1".into()));
+        assert_eq!(bad.reason(), "JoinSubnetGatewayUnreachable");
+        assert!(bad.message.contains("100.64.0.1"));
+    }
+}

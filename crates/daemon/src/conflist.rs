@@ -1,0 +1,104 @@
+//! The CNI configuration list. It is what makes the kubelet report the node as ready, so it is written last.
+
+use std::fs::{self, File, Permissions};
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use crate::args::Args;
+
+/// The file may name secrets of other plugins, and upstream's has this mode.
+const MODE: u32 = 0o600;
+
+/// Where the configuration list goes and what is in it.
+#[derive(Debug, Clone)]
+pub struct Conflist {
+    path: PathBuf,
+    content: String,
+}
+
+impl Conflist {
+    /// `None` if no directory is configured.
+    pub fn new(args: &Args) -> Option<Self> {
+        if args.cni_conf_dir.as_os_str().is_empty() {
+            return None;
+        }
+        let content = fs::read_to_string(&args.cni_conf_file).unwrap_or_else(|_| {
+            api::cni::CONFLIST.replace(api::cni::SOCKET, &args.bind_socket.to_string_lossy())
+        });
+        Some(Self {
+            path: args.cni_conf_dir.join(&args.cni_conf_name),
+            content,
+        })
+    }
+
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Writes the file unless it is there with this content and mode; says whether it wrote. A reader sees the old or
+    /// the new file, never a part.
+    pub fn install(&self) -> io::Result<bool> {
+        if fs::read_to_string(&self.path).is_ok_and(|have| have == self.content) {
+            let mode = fs::metadata(&self.path)?.permissions().mode() & 0o777;
+            if mode == MODE {
+                return Ok(false);
+            }
+            fs::set_permissions(&self.path, Permissions::from_mode(MODE))?;
+            return Ok(true);
+        }
+        let directory = self.path.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(directory)?;
+        let mut temporary = self.path.clone().into_os_string();
+        temporary.push(format!(".tmp.{}", std::process::id()));
+        let temporary = PathBuf::from(temporary);
+        let result = self.write(&temporary).and_then(|()| {
+            fs::rename(&temporary, &self.path)?;
+            File::open(directory)?.sync_all()
+        });
+        if result.is_err() {
+            let _ = fs::remove_file(&temporary);
+        }
+        result.map(|()| true)
+    }
+
+    fn write(&self, path: &Path) -> io::Result<()> {
+        let _ = fs::remove_file(path);
+        let mut file = File::options()
+            .write(true)
+            .create_new(true)
+            .mode(MODE)
+            .open(path)?;
+        file.write_all(self.content.as_bytes())?;
+        file.sync_all()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn written_once_refreshed_when_it_differs() {
+        let dir = tempfile::tempdir().unwrap();
+        let conflist = Conflist {
+            path: dir.path().join("net.d/01-kube-ovn.conflist"),
+            content: api::cni::CONFLIST.to_owned(),
+        };
+        assert!(conflist.install().unwrap());
+        assert!(!conflist.install().unwrap());
+        let mode = || fs::metadata(conflist.path()).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(), 0o600);
+        fs::write(conflist.path(), "{}").unwrap();
+        assert!(conflist.install().unwrap());
+        fs::set_permissions(conflist.path(), Permissions::from_mode(0o644)).unwrap();
+        assert!(conflist.install().unwrap());
+        assert_eq!(mode(), 0o600);
+        assert_eq!(
+            fs::read_to_string(conflist.path()).unwrap(),
+            api::cni::CONFLIST
+        );
+        let left: Vec<_> = fs::read_dir(dir.path().join("net.d")).unwrap().collect();
+        assert_eq!(left.len(), 1, "no temporary file stays");
+    }
+}

@@ -1,0 +1,836 @@
+//! The loop that owns what the daemon knows.
+//!
+//! ```text
+//!  watches: own Node, own pods, Subnets ──┐
+//!  kernel thread: reports; monitor ───────┤ Event (bounded)        ┌─> kernel thread: Job{plan}
+//!  CNI server: asks ──────────────────────┼────────────> Owner ────┼─> OVSDB transactions (spawned)
+//!  gateway prober ────────────────────────┘                ^       ├─> Node annotation, condition (spawned)
+//!  OVSDB session: rows of the node's Open vSwitch ─────────┘       ├─> replies to asks
+//!                                                                  └─> readiness (watch channel)
+//! ```
+//!
+//! Nothing here waits: whatever takes time is spawned or sent to a thread and comes back as an event.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::mpsc as blocking;
+use std::time::Duration;
+
+use api::view::{NodeView, PodKey, PodView};
+use node::ovs::{Interface, OvsView, PortSpec, Touched};
+use node::plan::{
+    Compiled, INTEGRATION_BRIDGE, JOIN_INTERFACE, LinkState, NodeConfig, NodeInputs, NodePlan,
+    SubnetFacts, TunnelChoice, TunnelError, choose_tunnel, compile,
+};
+use node::pod::PodNetwork;
+use ovsdb::client::{Events as OvsEvents, Handle, ReplicaEvent};
+use smol_str::SmolStr;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::cluster::{Condition, NodeWriter};
+use crate::conflist::Conflist;
+use crate::gateway::Gateways;
+use crate::kernel::{Job, Report};
+use crate::leftovers::{self, Suspect};
+use crate::views::node_facts;
+
+/// Between looks at what others may have spoiled without the kernel telling.
+const AUDIT: Duration = Duration::from_secs(30);
+/// Between searches for leftovers when nothing hints at any.
+const SWEEP: Duration = Duration::from_secs(60);
+
+/// One change of a watched kind.
+#[derive(Debug)]
+pub enum Watch<T> {
+    Apply(T),
+    Delete(SmolStr, SmolStr),
+    /// The complete list, by which everything else is gone.
+    Replace(Vec<T>),
+}
+
+#[derive(Debug)]
+pub enum Event {
+    Pods(Watch<PodView>),
+    Node(Watch<NodeView>),
+    Subnets(Watch<SubnetFacts>),
+    /// Trouble with a watch, or `None` = it works again.
+    Api(&'static str, Option<String>),
+    Kernel(Report),
+    KernelChanged,
+    /// Whether every gateway of the join subnet answers; `Err` names one that does not.
+    Gateway(Result<(), String>),
+    Ask(Ask),
+    /// The plan's own OVSDB transaction has ended.
+    Committed(Result<(), String>),
+    /// The Node was patched, or could not be.
+    Patched(Result<(), String>),
+    /// What a look at the pods' devices and namespaces found.
+    Suspects(Vec<Suspect>),
+    LeftoversRemoved,
+}
+
+/// A pod that is ready to be plugged in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodReady {
+    pub uid: SmolStr,
+    pub network: PodNetwork,
+    pub mtu: u32,
+    pub tx_checksum_off: bool,
+}
+
+/// Which pod, and which part of its annotations.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PodQuery {
+    pub key: PodKey,
+    pub provider: String,
+    pub default_route: bool,
+}
+
+/// Requests of the CNI server. A reply whose receiver is gone is forgotten.
+#[derive(Debug)]
+pub enum Ask {
+    /// Answered once the pod is ready.
+    Pod(PodQuery, oneshot::Sender<PodReady>),
+    /// Answered at once; `Err` says what the pod waits for.
+    PodNow(PodQuery, oneshot::Sender<Result<PodReady, String>>),
+    /// Put a device into `br-int`.
+    Plug(Plug, oneshot::Sender<Result<(), String>>),
+    /// Answered once OVN has the port's flows in place, or OVS says that it cannot be.
+    Installed(SmolStr, oneshot::Sender<Result<(), String>>),
+    /// Take devices out of OVS; also fine if they are not in it.
+    Unplug(Vec<SmolStr>, oneshot::Sender<Result<(), String>>),
+    Interface(SmolStr, oneshot::Sender<Option<Interface>>),
+    /// Names of all host ends that are ours.
+    PodInterfaces(oneshot::Sender<Vec<SmolStr>>),
+    /// What STATUS reports: empty = pods can be attached.
+    Unready(oneshot::Sender<Vec<String>>),
+}
+
+/// A [`PortSpec`] that owns its name.
+#[derive(Debug, Clone)]
+pub struct Plug {
+    pub name: SmolStr,
+    pub iface_id: SmolStr,
+    pub pod: PodKey,
+    pub netns: String,
+    pub ip: SmolStr,
+}
+
+/// What others read: everything that is still missing, for `/readyz`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Readiness {
+    pub waiting: Vec<String>,
+    /// Kernel operations since the start.
+    pub operations: u64,
+    pub pods: usize,
+}
+
+pub struct Parts {
+    pub config: NodeConfig,
+    pub node_name: SmolStr,
+    pub jobs: blocking::Sender<Job>,
+    pub ovs: Handle,
+    pub events: mpsc::Sender<Event>,
+    pub conflist: Option<Conflist>,
+    pub gateways: Gateways,
+    pub writer: NodeWriter,
+    pub readiness: watch::Sender<Readiness>,
+    pub busy: leftovers::Busy,
+}
+
+pub struct Owner {
+    parts: Parts,
+    /// Written by the watch of the own Node.
+    node: Option<NodeView>,
+    /// Written by the watch of this node's pods (host-network pods are left out).
+    pods: BTreeMap<PodKey, PodView>,
+    pods_listed: bool,
+    /// Written by the watch of Subnets.
+    subnets: BTreeMap<SmolStr, SubnetFacts>,
+    subnets_listed: bool,
+    /// Watches in trouble, by kind.
+    api: BTreeMap<&'static str, String>,
+    /// Written by the OVSDB session.
+    ovs: OvsView,
+    ovs_problem: Option<String>,
+    /// A system-id of our own, when the database had none.
+    new_system_id: Option<SmolStr>,
+    /// Written by the kernel thread's reports.
+    links: BTreeMap<SmolStr, LinkState>,
+    /// The last plan that the kernel thread carried out without an error.
+    reached: Option<Arc<NodePlan>>,
+    kernel_error: Option<String>,
+    operations: u64,
+    /// The kernel thread has a job; after a failure it gets none before that time.
+    kernel_busy: bool,
+    kernel_retry: Instant,
+    /// Something that the plan depends on has changed.
+    stale: bool,
+    /// Look at the kernel although the plan is the same.
+    look: bool,
+    audit_due: Instant,
+    /// The plan's OVSDB transaction is under way; after a failure none is sent before that time.
+    ovs_busy: bool,
+    ovs_error: Option<String>,
+    ovs_retry: Instant,
+    /// Result of the prober.
+    gateway: Option<Result<(), String>>,
+    /// The condition last written, and whether a patch is under way.
+    condition: Option<Condition>,
+    patching: bool,
+    patch_retry: Instant,
+    conflist_due: Instant,
+    compiled: Compiled,
+    pod_waiters: Vec<(PodQuery, oneshot::Sender<PodReady>)>,
+    port_waiters: Vec<(SmolStr, oneshot::Sender<Result<(), String>>)>,
+    sweep_due: Instant,
+    sweeping: bool,
+    /// Since when an interface's pod has been unknown to the API server.
+    orphans: BTreeMap<SmolStr, Instant>,
+}
+
+impl Owner {
+    pub fn new(parts: Parts) -> Self {
+        let now = Instant::now();
+        Self {
+            parts,
+            node: None,
+            pods: BTreeMap::new(),
+            pods_listed: false,
+            subnets: BTreeMap::new(),
+            subnets_listed: false,
+            api: BTreeMap::new(),
+            ovs: OvsView::default(),
+            ovs_problem: Some("not connected yet".into()),
+            new_system_id: None,
+            links: BTreeMap::new(),
+            reached: None,
+            kernel_error: None,
+            operations: 0,
+            kernel_busy: false,
+            kernel_retry: now,
+            stale: true,
+            look: true,
+            audit_due: now + AUDIT,
+            ovs_busy: false,
+            ovs_error: None,
+            ovs_retry: now,
+            gateway: None,
+            condition: None,
+            patching: false,
+            patch_retry: now,
+            conflist_due: now,
+            compiled: Compiled::default(),
+            pod_waiters: Vec::new(),
+            port_waiters: Vec::new(),
+            sweep_due: now,
+            sweeping: false,
+            orphans: BTreeMap::new(),
+        }
+    }
+
+    /// Runs until cancelled.
+    pub async fn run(
+        mut self,
+        mut events: mpsc::Receiver<Event>,
+        mut ovs_events: OvsEvents,
+        stop: CancellationToken,
+    ) {
+        let mut tick = interval(Duration::from_secs(1));
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                Some(event) = events.recv() => {
+                    self.handle(event);
+                    // What is there already is taken along: a burst costs one look.
+                    while let Ok(event) = events.try_recv() {
+                        self.handle(event);
+                    }
+                }
+                Some(event) = ovs_events.recv() => {
+                    self.replica(event);
+                    while let Some(event) = ovs_events.try_recv() {
+                        self.replica(event);
+                    }
+                }
+                _ = tick.tick() => {}
+            }
+            self.step();
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        match event {
+            Event::Pods(change) => self.pods_changed(change),
+            Event::Node(change) => {
+                self.stale = true;
+                match change {
+                    Watch::Apply(node) => self.node = Some(node),
+                    Watch::Delete(..) => self.node = None,
+                    Watch::Replace(mut nodes) => self.node = nodes.pop(),
+                }
+            }
+            Event::Subnets(change) => self.subnets_changed(change),
+            Event::Api(kind, problem) => {
+                match problem {
+                    Some(problem) => self.api.insert(kind, problem),
+                    None => self.api.remove(kind),
+                };
+            }
+            Event::Kernel(report) => self.kernel(report),
+            Event::KernelChanged => {
+                self.look = true;
+                self.sweep_due = self.sweep_due.min(Instant::now() + Duration::from_secs(1));
+            }
+            Event::Gateway(result) => self.gateway = Some(result),
+            Event::Ask(ask) => self.ask(ask),
+            Event::Committed(result) => {
+                self.ovs_busy = false;
+                self.ovs_error = result.err();
+                if let Some(error) = &self.ovs_error {
+                    warn!("Open vSwitch: {error}");
+                    self.ovs_retry = Instant::now() + Duration::from_secs(1);
+                }
+            }
+            Event::Patched(result) => {
+                self.patching = false;
+                if let Err(error) = result {
+                    warn!("writing to the Node: {error}");
+                    self.condition = None;
+                    self.patch_retry = Instant::now() + Duration::from_secs(5);
+                }
+            }
+            Event::Suspects(suspects) => self.suspects(&suspects),
+            Event::LeftoversRemoved => self.sweeping = false,
+        }
+    }
+
+    fn subnets_changed(&mut self, change: Watch<SubnetFacts>) {
+        self.stale = true;
+        match change {
+            Watch::Apply(subnet) => {
+                self.subnets.insert(subnet.name.clone(), subnet);
+            }
+            Watch::Delete(_, name) => {
+                self.subnets.remove(&name);
+            }
+            Watch::Replace(list) => {
+                self.subnets = list.into_iter().map(|s| (s.name.clone(), s)).collect();
+                self.subnets_listed = true;
+            }
+        }
+    }
+
+    fn pods_changed(&mut self, change: Watch<PodView>) {
+        match change {
+            Watch::Apply(pod) => {
+                self.pods.insert(pod.key.clone(), pod);
+            }
+            Watch::Delete(namespace, name) => {
+                self.pods.remove(&PodKey::new(namespace, name));
+                // The kubelet's DEL usually comes first; this is for the one that never does.
+                self.sweep_due = self.sweep_due.min(Instant::now() + Duration::from_secs(2));
+            }
+            Watch::Replace(list) => {
+                self.pods = list.into_iter().map(|p| (p.key.clone(), p)).collect();
+                self.pods_listed = true;
+            }
+        }
+    }
+
+    fn replica(&mut self, event: ReplicaEvent) {
+        match event {
+            ReplicaEvent::Update(deltas) => {
+                let before = self.datapath_known();
+                for delta in deltas {
+                    let touched = self
+                        .ovs
+                        .apply(&delta.table, delta.uuid, delta.new.as_deref());
+                    if let Touched::Interface(name) = touched
+                        && name == JOIN_INTERFACE
+                    {
+                        self.look = true;
+                    }
+                }
+                self.stale |= self.datapath_known() != before;
+            }
+            ReplicaEvent::Synced => self.ovs_problem = None,
+            ReplicaEvent::Disconnected(reason) => self.ovs_problem = Some(reason.clone()),
+            _ => {}
+        }
+    }
+
+    fn kernel(&mut self, report: Report) {
+        self.kernel_busy = false;
+        self.operations += report.done;
+        if !report.links.is_empty() && self.links != report.links {
+            self.links = report.links;
+            self.stale = true;
+        }
+        if report.error.is_none() {
+            self.reached = Some(report.plan);
+        } else {
+            self.look = true;
+            self.kernel_retry = Instant::now() + Duration::from_secs(1);
+        }
+        self.kernel_error = report.error;
+    }
+
+    /// Everything that follows from the state; called after each event, cheap when nothing follows.
+    fn step(&mut self) {
+        let now = Instant::now();
+        self.compile();
+        self.drive_kernel(now);
+        self.drive_ovs(now);
+        self.parts.gateways.probe(self.probed_gateways());
+        self.drive_node(now);
+        self.answer_waiters();
+        self.drive_conflist(now);
+        self.sweep(now);
+        let waiting = self.waiting();
+        let (operations, pods) = (self.operations, self.pods.len());
+        self.parts.readiness.send_if_modified(|readiness| {
+            let changed = readiness.waiting != waiting;
+            if changed {
+                if waiting.is_empty() {
+                    info!("ready");
+                } else {
+                    info!("waiting for {}", waiting.join("; "));
+                }
+            }
+            *readiness = Readiness {
+                waiting,
+                operations,
+                pods,
+            };
+            changed
+        });
+    }
+
+    /// Nobody needs to say any more which datapath `br-int` is to use.
+    fn datapath_known(&self) -> bool {
+        self.ovs.has_integration_bridge()
+            || self
+                .ovs
+                .external_ids()
+                .is_some_and(|ids| ids.contains_key("ovn-bridge-datapath-type"))
+    }
+
+    fn compile(&mut self) {
+        if !std::mem::take(&mut self.stale) {
+            return;
+        }
+        // Without its Node object the node keeps what it has.
+        let Some(node) = &self.node else { return };
+        let facts = node_facts(node);
+        let choice = TunnelChoice::of(&facts, &self.parts.config);
+        let tunnel = choose_tunnel(&choice, &self.links, self.parts.config.host_tunnel_src);
+        let inputs = NodeInputs {
+            config: &self.parts.config,
+            node: &facts,
+            subnets: &self.subnets,
+            subnets_listed: self.subnets_listed,
+            tunnel: tunnel.as_ref().map_err(|e: &TunnelError| e),
+            datapath_type_set: self.datapath_known(),
+        };
+        let mut compiled = compile(&inputs);
+        if compiled.plan.nft.is_none() {
+            // Not known yet; what was applied before stays.
+            compiled.plan.nft.clone_from(&self.compiled.plan.nft);
+        }
+        if let Some(id) = &self.new_system_id {
+            compiled
+                .plan
+                .open_vswitch
+                .insert("system-id".into(), id.clone());
+        }
+        self.compiled = compiled;
+    }
+
+    fn drive_kernel(&mut self, now: Instant) {
+        let audit = now >= self.audit_due;
+        let changed = self.reached.as_deref() != Some(&self.compiled.plan);
+        if self.kernel_busy || now < self.kernel_retry || !(audit || changed || self.look) {
+            return;
+        }
+        if audit {
+            self.audit_due = now + AUDIT;
+        }
+        self.look = false;
+        let job = Job {
+            plan: Arc::new(self.compiled.plan.clone()),
+            audit,
+        };
+        self.kernel_busy = self.parts.jobs.send(job).is_ok();
+    }
+
+    fn drive_ovs(&mut self, now: Instant) {
+        if self.ovs_problem.is_some() || self.ovs_busy || now < self.ovs_retry {
+            return;
+        }
+        if self.ovs.external_ids().is_none() {
+            return;
+        }
+        if self.ovs.system_id().is_none() && self.new_system_id.is_none() {
+            self.new_system_id = Some(crate::chassis::system_id());
+            self.stale = true;
+            self.compile();
+        }
+        if self.node.is_none() {
+            return;
+        }
+        let mut ops = self.ovs.set_external_ids(&self.compiled.plan.open_vswitch);
+        if let Some(join) = &self.compiled.plan.join_port
+            && self.ovs.has_integration_bridge()
+        {
+            ops.extend(self.ovs.set_join_port(join));
+        }
+        if ops.is_empty() {
+            return;
+        }
+        self.ovs_busy = true;
+        let (ovs, events) = (self.parts.ovs.clone(), self.parts.events.clone());
+        tokio::spawn(async move {
+            let result = ovs.transact(ops).await;
+            let result = result.map(drop).map_err(|e| e.to_string());
+            let _ = events.send(Event::Committed(result)).await;
+        });
+    }
+
+    /// Gateways of the join subnet, once ovn0 is there to reach them by.
+    fn probed_gateways(&self) -> Vec<IpAddr> {
+        let Some(node) = &self.node else {
+            return Vec::new();
+        };
+        match node_facts(node).join {
+            Ok(join) if self.join_problem().is_none() => join
+                .addresses
+                .iter()
+                .filter_map(|a| join.gateway.get(a.family()).copied())
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    /// Why ovn0 is not usable yet.
+    fn join_problem(&self) -> Option<String> {
+        let Some(plan) = self.compiled.plan.links.get(JOIN_INTERFACE) else {
+            // Named among what the plan waits for.
+            return Some("the join port".into());
+        };
+        match self.links.get(JOIN_INTERFACE) {
+            None => Some(format!("interface {JOIN_INTERFACE} (made by ovs-vswitchd)")),
+            Some(link) if !link.up || !plan.addresses.is_subset(&link.addresses) => {
+                Some(format!("interface {JOIN_INTERFACE} to be configured"))
+            }
+            Some(_) => None,
+        }
+    }
+
+    fn drive_node(&mut self, now: Instant) {
+        let Some(node) = &self.node else { return };
+        if self.patching || now < self.patch_retry {
+            return;
+        }
+        let chassis = self
+            .ovs
+            .system_id()
+            .filter(|id| node.annotation(api::keys::CHASSIS) != Some(id.as_str()))
+            .cloned();
+        let condition = match &self.gateway {
+            Some(result) if self.join_problem().is_none() => Some(Condition::of(result)),
+            _ => None,
+        };
+        let condition = condition.filter(|c| self.condition.as_ref() != Some(c));
+        if chassis.is_none() && condition.is_none() {
+            return;
+        }
+        if let Some(condition) = &condition {
+            self.condition = Some(condition.clone());
+        }
+        self.patching = true;
+        let (writer, events) = (self.parts.writer.clone(), self.parts.events.clone());
+        tokio::spawn(async move {
+            let result = writer.write(chassis, condition).await;
+            let _ = events.send(Event::Patched(result)).await;
+        });
+    }
+
+    fn drive_conflist(&mut self, now: Instant) {
+        let Some(conflist) = &self.parts.conflist else {
+            return;
+        };
+        if now < self.conflist_due || !self.unready().is_empty() {
+            return;
+        }
+        self.conflist_due = now + SWEEP;
+        // A few hundred bytes, once a minute at most.
+        match conflist.install() {
+            Ok(true) => info!("wrote {}", conflist.path().display()),
+            Ok(false) => {}
+            Err(error) => {
+                warn!("writing {}: {error}", conflist.path().display());
+                self.conflist_due = now + Duration::from_secs(5);
+            }
+        }
+    }
+
+    /// What keeps pods from being attached.
+    fn unready(&self) -> Vec<String> {
+        let mut waiting = Vec::new();
+        if let Some(problem) = &self.ovs_problem {
+            waiting.push(format!("Open vSwitch's database: {problem}"));
+        } else if self.ovs.external_ids().is_none() {
+            waiting.push("Open vSwitch's database to be initialised (ovs-vsctl init)".into());
+        } else if !self.ovs.has_integration_bridge() {
+            waiting.push(format!(
+                "bridge {INTEGRATION_BRIDGE} (made by ovn-controller)"
+            ));
+        }
+        for (kind, problem) in &self.api {
+            waiting.push(format!("the API server ({kind}): {problem}"));
+        }
+        if self.node.is_none() && !self.api.contains_key("nodes") {
+            waiting.push(format!("Node {}", self.parts.node_name));
+        }
+        if !self.pods_listed && !self.api.contains_key("pods") {
+            waiting.push("the list of this node's pods from the API server".into());
+        }
+        if self.node.is_some() {
+            waiting.extend(self.compiled.waiting.iter().map(|w| w.0.clone()));
+        }
+        if self.compiled.plan.join_port.is_some() {
+            waiting.extend(self.join_problem());
+        }
+        if let Some(error) = self.kernel_error.as_ref().or(self.ovs_error.as_ref()) {
+            waiting.push(error.clone());
+        }
+        waiting
+    }
+
+    /// What keeps the node from being complete.
+    fn waiting(&self) -> Vec<String> {
+        let mut waiting = self.unready();
+        if waiting.is_empty() {
+            match &self.gateway {
+                Some(Err(problem)) => waiting.push(problem.clone()),
+                None => waiting.push("an answer of the join subnet's gateway".into()),
+                Some(Ok(())) => {}
+            }
+        }
+        waiting
+    }
+
+    // --- asks of the CNI server ---
+
+    fn ask(&mut self, ask: Ask) {
+        match ask {
+            Ask::Pod(query, reply) => self.pod_waiters.push((query, reply)),
+            Ask::PodNow(query, reply) => {
+                let _ = reply.send(self.pod_ready(&query));
+            }
+            Ask::Plug(plug, reply) => self.plug(&plug, reply),
+            Ask::Installed(name, reply) => self.port_waiters.push((name, reply)),
+            Ask::Unplug(names, reply) => {
+                if self.ovs_problem.is_some() {
+                    let _ = reply.send(Err("no connection to Open vSwitch's database".into()));
+                    return;
+                }
+                let ops = self.ovs.del_ports(names.iter().map(SmolStr::as_str));
+                self.commit(ops, reply);
+            }
+            Ask::Interface(name, reply) => {
+                let _ = reply.send(self.ovs.interface(&name).cloned());
+            }
+            Ask::PodInterfaces(reply) => {
+                let names = self.ovs.interfaces();
+                let _ = reply.send(
+                    names
+                        .filter(|i| i.pod().is_some())
+                        .map(|i| i.name.clone())
+                        .collect(),
+                );
+            }
+            Ask::Unready(reply) => {
+                let _ = reply.send(self.unready());
+            }
+        }
+    }
+
+    /// Is the pod ready to be plugged in? If not, what does it wait for?
+    fn pod_ready(&self, query: &PodQuery) -> Result<PodReady, String> {
+        if let Some(problem) = &self.ovs_problem {
+            return Err(format!(
+                "no connection to Open vSwitch's database: {problem}"
+            ));
+        }
+        if !self.ovs.has_integration_bridge() {
+            return Err(format!(
+                "bridge {INTEGRATION_BRIDGE} does not exist yet: is ovn-controller running?"
+            ));
+        }
+        let Some(pod) = self.pods.get(&query.key) else {
+            return Err(match self.api.get("pods") {
+                Some(problem) => format!("the API server is not reachable: {problem}"),
+                None => format!("the API server has no pod {} on this node", query.key),
+            });
+        };
+        if pod.deletion.is_some() {
+            return Err(format!("pod {} is being deleted", query.key));
+        }
+        let network =
+            PodNetwork::from_annotations(&pod.annotations, &query.provider, query.default_route)
+                .map_err(|e| e.to_string())?;
+        let of_subnet = self.subnets.get(&network.subnet).and_then(|s| s.mtu);
+        let Some(mtu) = of_subnet.or(self.compiled.pod_mtu) else {
+            return Err(self
+                .compiled
+                .waiting
+                .first()
+                .map_or("the node's tunnel interface".into(), |w| w.0.clone()));
+        };
+        Ok(PodReady {
+            uid: pod.uid.clone(),
+            network,
+            mtu,
+            tx_checksum_off: self.ovs.userspace_datapath(),
+        })
+    }
+
+    fn plug(&self, plug: &Plug, reply: oneshot::Sender<Result<(), String>>) {
+        if self.ovs_problem.is_some() || !self.ovs.has_integration_bridge() {
+            let _ = reply.send(Err("Open vSwitch is not ready".into()));
+            return;
+        }
+        let pod = node::ovs::PodPort {
+            namespace: &plug.pod.namespace,
+            name: &plug.pod.name,
+            netns: Some(&plug.netns),
+        };
+        let spec = PortSpec::pod(&plug.name, &plug.iface_id, pod, &plug.ip);
+        self.commit(self.ovs.add_port(&spec), reply);
+    }
+
+    fn commit(&self, ops: Vec<ovsdb::wire::Operation>, reply: oneshot::Sender<Result<(), String>>) {
+        if ops.is_empty() {
+            let _ = reply.send(Ok(()));
+            return;
+        }
+        let ovs = self.parts.ovs.clone();
+        tokio::spawn(async move {
+            let result = ovs.transact(ops).await;
+            let _ = reply.send(result.map(drop).map_err(|e| e.to_string()));
+        });
+    }
+
+    fn answer_waiters(&mut self) {
+        let waiters = std::mem::take(&mut self.pod_waiters);
+        for (query, reply) in waiters {
+            if reply.is_closed() {
+                continue;
+            }
+            match self.pod_ready(&query) {
+                Ok(ready) => {
+                    let _ = reply.send(ready);
+                }
+                Err(_) => self.pod_waiters.push((query, reply)),
+            }
+        }
+        let waiters = std::mem::take(&mut self.port_waiters);
+        for (name, reply) in waiters {
+            if reply.is_closed() {
+                continue;
+            }
+            match self.ovs.interface(&name) {
+                Some(i) if i.ovn_installed() => {
+                    let _ = reply.send(Ok(()));
+                }
+                Some(i) if i.ofport == Some(-1) && !i.error.is_empty() => {
+                    let _ = reply.send(Err(format!("ovs-vswitchd: {}", i.error)));
+                }
+                _ => self.port_waiters.push((name, reply)),
+            }
+        }
+    }
+
+    // --- leftovers ---
+
+    /// Looks (elsewhere) at the devices and namespaces of all pod interfaces. Not before pods and OVS are known
+    /// completely: nothing is deleted on half the knowledge.
+    fn sweep(&mut self, now: Instant) {
+        let known =
+            self.pods_listed && self.ovs_problem.is_none() && !self.api.contains_key("pods");
+        if self.sweeping || now < self.sweep_due || !known {
+            return;
+        }
+        self.sweep_due = now + SWEEP;
+        let interfaces: Vec<(SmolStr, Option<String>)> = self
+            .ovs
+            .interfaces()
+            .filter_map(|i| Some((i.name.clone(), i.pod()?.netns.map(str::to_owned))))
+            .collect();
+        if interfaces.is_empty() {
+            return;
+        }
+        self.sweeping = true;
+        let events = self.parts.events.clone();
+        tokio::task::spawn_blocking(move || {
+            let suspects = leftovers::look(interfaces);
+            let _ = events.blocking_send(Event::Suspects(suspects));
+        });
+    }
+
+    fn suspects(&mut self, suspects: &[Suspect]) {
+        let now = Instant::now();
+        let busy = self.parts.busy.names();
+        let mut remove = Vec::new();
+        let mut orphans = BTreeMap::new();
+        for suspect in suspects {
+            let Some(pod) = self.ovs.interface(&suspect.name).and_then(|i| {
+                let pod = i.pod()?;
+                Some(PodKey::new(pod.namespace, pod.name))
+            }) else {
+                continue;
+            };
+            if busy.contains(&suspect.name) {
+                continue;
+            }
+            let known = self.pods.contains_key(&pod);
+            let since = *self.orphans.get(&suspect.name).unwrap_or(&now);
+            if !known {
+                orphans.insert(suspect.name.clone(), since);
+            }
+            if let Some(why) = leftovers::judge(suspect, known, now.duration_since(since)) {
+                info!("removing {} of pod {pod}: {why}", suspect.name);
+                remove.push(suspect.name.clone());
+            }
+        }
+        if orphans.len() > remove.len() {
+            self.sweep_due = self.sweep_due.min(now + leftovers::PATIENCE / 4);
+        }
+        self.orphans = orphans;
+        if remove.is_empty() || self.ovs_problem.is_some() {
+            self.sweeping = false;
+            return;
+        }
+        let ops = self.ovs.del_ports(remove.iter().map(SmolStr::as_str));
+        let (ovs, events) = (self.parts.ovs.clone(), self.parts.events.clone());
+        tokio::spawn(async move {
+            if let Err(error) = ovs.transact(ops).await {
+                warn!("removing leftovers from Open vSwitch: {error}");
+            } else {
+                let names: BTreeSet<SmolStr> = remove.into_iter().collect();
+                let removed = tokio::task::spawn_blocking(move || leftovers::remove(&names)).await;
+                if let Ok(Err(error)) = removed {
+                    warn!("removing leftovers: {error}");
+                }
+            }
+            let _ = events.send(Event::LeftoversRemoved).await;
+        });
+    }
+}
