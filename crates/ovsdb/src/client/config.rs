@@ -58,7 +58,8 @@ impl Default for Backoff {
     fn default() -> Self {
         Self {
             initial: Duration::from_millis(100),
-            max: Duration::from_secs(2),
+            // An election takes 1 to 2 s: a longer pause would only add to it.
+            max: Duration::from_secs(1),
         }
     }
 }
@@ -147,4 +148,20 @@ pub enum ConfigError {
     NoTime,
     #[error("remote {0} needs a private key, a certificate and a CA certificate")]
     NoTls(Remote),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_double_up_to_the_longest() {
+        let backoff = Backoff {
+            initial: Duration::from_millis(100),
+            max: Duration::from_secs(1),
+        };
+        let pauses: Vec<_> = (1..7).map(|n| backoff.pause(n).as_millis()).collect();
+        assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000]);
+        assert_eq!(backoff.pause(u32::MAX), backoff.max);
+    }
 }

@@ -181,6 +181,13 @@ impl Handle {
             .map_err(|_| TransactError::Closed)
     }
 
+    /// Waits until the replica is complete. False if the client is closed.
+    pub async fn live(&self) -> bool {
+        let mut status = self.status.clone();
+        let reached = status.wait_for(|s| matches!(s.state, State::Live | State::Closed));
+        reached.await.is_ok_and(|s| s.is_live())
+    }
+
     pub fn status(&self) -> Status {
         self.status.borrow().clone()
     }

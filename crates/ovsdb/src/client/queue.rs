@@ -289,3 +289,120 @@ pub(super) fn channel() -> (Queue, Events) {
     let shared = Arc::new(Shared::default());
     (Queue(Arc::clone(&shared)), Events(shared))
 }
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
+mod tests {
+    use super::*;
+    use crate::wire::Row;
+
+    fn row(value: i64) -> Option<Arc<Row>> {
+        (value != 0).then(|| Arc::new(Row::new().with("v", value)))
+    }
+
+    /// 0 stands for no row.
+    fn change(uuid: u128, old: i64, new: i64) -> ReplicaEvent {
+        ReplicaEvent::Update(vec![RowDelta {
+            table: "T".into(),
+            uuid: Uuid::from_u128(uuid),
+            old: row(old),
+            new: row(new),
+        }])
+    }
+
+    fn outcome(token: u64) -> ReplicaEvent {
+        ReplicaEvent::Outcome {
+            token,
+            result: Ok(Vec::new()),
+        }
+    }
+
+    fn lost(reason: &str) -> ReplicaEvent {
+        ReplicaEvent::Disconnected(reason.to_owned())
+    }
+
+    fn drain(events: &mut Events) -> Vec<ReplicaEvent> {
+        std::iter::from_fn(|| events.try_recv()).collect()
+    }
+
+    fn fill(queue: &Queue) {
+        for i in 0..SLOW {
+            queue.push(change(1000 + i as u128, 0, 1));
+        }
+    }
+
+    #[test]
+    fn a_consumer_that_keeps_up_sees_every_update() {
+        let (queue, mut events) = channel();
+        for i in 1..=20 {
+            queue.push(change(1, i - 1, i));
+        }
+        assert_eq!(drain(&mut events).len(), 20);
+    }
+
+    #[test]
+    fn a_slow_one_gets_the_sum() {
+        let (queue, mut events) = channel();
+        fill(&queue);
+        for i in 2..500 {
+            queue.push(change(1, i - 1, i));
+        }
+        queue.push(change(2, 0, 1));
+        queue.push(change(2, 1, 0));
+        let all = drain(&mut events);
+        assert_eq!(all.len(), SLOW);
+        let ReplicaEvent::Update(last) = all.last().unwrap() else {
+            panic!()
+        };
+        // The last one that was kept, and the changes since; a row that came and went is none.
+        assert_eq!(last.len(), 2);
+        assert_eq!((&last[0].old, &last[0].new), (&row(1), &row(499)));
+    }
+
+    #[test]
+    fn outcomes_stay_behind_their_updates() {
+        let (queue, mut events) = channel();
+        fill(&queue);
+        queue.push(change(1, 1, 2));
+        queue.push(outcome(7));
+        queue.push(change(1, 2, 3));
+        queue.push(change(1, 3, 4));
+        queue.push(outcome(8));
+        assert_eq!(queue.outcomes(), 2);
+        let all = drain(&mut events);
+        assert_eq!(queue.outcomes(), 0);
+        assert_eq!(
+            all[SLOW..],
+            [outcome(7), change(1, 2, 4), outcome(8)],
+            "merged up to an outcome, never across one"
+        );
+    }
+
+    #[test]
+    fn connections_that_nobody_saw_are_folded() {
+        let (queue, mut events) = channel();
+        fill(&queue);
+        queue.push(lost("first"));
+        for i in 1..100 {
+            queue.push(change(1, i, i + 1));
+            queue.push(ReplicaEvent::Synced);
+            queue.push(lost("again"));
+        }
+        queue.push(ReplicaEvent::Synced);
+        let all = drain(&mut events);
+        let ReplicaEvent::Update(sum) = &all[SLOW - 1] else {
+            panic!()
+        };
+        assert_eq!((&sum[0].old, &sum[0].new), (&row(1), &row(100)));
+        assert_eq!(all[SLOW..], [lost("again"), ReplicaEvent::Synced]);
+    }
+
+    #[tokio::test]
+    async fn the_end_comes_after_the_last_event() {
+        let (queue, mut events) = channel();
+        queue.push(outcome(1));
+        drop(queue);
+        assert_eq!(events.recv().await, Some(outcome(1)));
+        assert_eq!(events.recv().await, None);
+    }
+}
