@@ -7,9 +7,9 @@
 //!   [`keys::SUBNET_FROM_NAMESPACE`] (the mark). While the mark stands, the namespace decides about `private`, `allow`,
 //!   `gateway_type`, `gateway_node`, `gateway_nat` and `exclude_ips`; a hand edit of those on the Subnet is put back.
 //! * A namespace that names an existing Subnet joins it. A Subnet without the mark is never rewritten by a namespace.
-//! * What a controller wrote is never an input: keys that only the controller's field manager owns, values of the form
-//!   `a;b`, and values that equal what we last published ([`PUBLISHED`], which also survives a backup and restore, where
-//!   field managers change).
+//! * What a controller wrote is never an input: keys that only the controller's field manager owns, values that equal what
+//!   we last published ([`PUBLISHED`], which also survives a backup and restore, where field managers change), and, for
+//!   clusters of older releases, annotations that list several subnets (`logical_switch: a,b`, `cidr: x;y`).
 
 use std::collections::BTreeMap;
 
@@ -27,8 +27,8 @@ pub const PUBLISHED: &str = "ovn.kubernetes.io/published";
 /// What a namespace asks for by its annotations.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Inputs {
-    /// Switches in order of preference.
-    pub switches: Vec<SmolStr>,
+    /// The switch that it names.
+    pub switch: Option<SmolStr>,
     /// The other annotations that a user set, by key.
     values: BTreeMap<&'static str, SmolStr>,
 }
@@ -47,28 +47,38 @@ impl Inputs {
                 continue;
             }
             if key == keys::LOGICAL_SWITCH {
-                inputs.switches = value
-                    .split(',')
-                    .map(str::trim)
-                    .filter(|name| !name.is_empty())
-                    .map(SmolStr::new)
-                    .collect();
+                inputs.switch = Some(value.trim().into()).filter(|name: &SmolStr| !name.is_empty());
             } else {
                 inputs.values.insert(key, value.trim().into());
             }
+        }
+        // These three speak of the same subnets: if one is a list, a controller wrote them all.
+        let lists = |key: &str, separator| {
+            namespace
+                .annotations
+                .get(key)
+                .is_some_and(|value| value.contains(separator))
+        };
+        if lists(keys::LOGICAL_SWITCH, ',')
+            || lists(keys::CIDR, ';')
+            || lists(keys::EXCLUDE_IPS, ';')
+        {
+            inputs.switch = None;
+            inputs.values.remove(keys::CIDR);
+            inputs.values.remove(keys::EXCLUDE_IPS);
         }
         inputs
     }
 
     /// Whether the namespace asks for nothing.
     pub fn is_empty(&self) -> bool {
-        self.switches.is_empty() && self.values.is_empty()
+        self.switch.is_none() && self.values.is_empty()
     }
 
     /// Whether the user set this annotation.
     pub fn has(&self, key: &str) -> bool {
         if key == keys::LOGICAL_SWITCH {
-            !self.switches.is_empty()
+            self.switch.is_some()
         } else {
             self.values.contains_key(key)
         }
@@ -107,25 +117,38 @@ impl Inputs {
             .collect()
     }
 
-    /// Puts the values that a namespace decides about into a marked Subnet's spec. What is not annotated has its default.
-    pub fn overlay(&self, spec: &mut SubnetSpec) -> Result<(), Vec<String>> {
+    /// Puts the values that a namespace decides about into a marked Subnet's spec.
+    ///
+    /// For the namespace that the Subnet was made for, what is not annotated has its default. When that one is gone, the
+    /// next one changes what it speaks of, and the rest stays: a private switch does not open because its founder left.
+    pub fn overlay(&self, spec: &mut SubnetSpec, founder: bool) -> Result<(), Vec<String>> {
         let mut errors = Vec::new();
-        let mut flag = |key, unset| {
-            self.flag(key, unset).unwrap_or_else(|error| {
+        let mut flag = |key, value: &mut bool, unset| {
+            if !founder && self.get(key).is_none() {
+                return;
+            }
+            *value = self.flag(key, unset).unwrap_or_else(|error| {
                 errors.push(error);
                 unset
-            })
+            });
         };
-        spec.private = flag(keys::PRIVATE, false);
-        spec.nat_outgoing = flag(keys::GATEWAY_NAT, true);
-        spec.allow_subnets = self.list(keys::ALLOW);
-        spec.exclude_ips = self.list(keys::EXCLUDE_IPS);
-        self.get(keys::GATEWAY_TYPE)
-            .unwrap_or("distributed")
-            .clone_into(&mut spec.gateway_type);
-        self.get(keys::GATEWAY_NODE)
-            .unwrap_or_default()
-            .clone_into(&mut spec.gateway_node);
+        flag(keys::PRIVATE, &mut spec.private, false);
+        flag(keys::GATEWAY_NAT, &mut spec.nat_outgoing, true);
+        let speaks = |key| founder || self.get(key).is_some();
+        if speaks(keys::ALLOW) {
+            spec.allow_subnets = self.list(keys::ALLOW);
+        }
+        if speaks(keys::EXCLUDE_IPS) {
+            spec.exclude_ips = self.list(keys::EXCLUDE_IPS);
+        }
+        if speaks(keys::GATEWAY_TYPE) {
+            let gateway_type = self.get(keys::GATEWAY_TYPE).unwrap_or("distributed");
+            gateway_type.clone_into(&mut spec.gateway_type);
+        }
+        if speaks(keys::GATEWAY_NODE) {
+            let gateway_node = self.get(keys::GATEWAY_NODE).unwrap_or_default();
+            gateway_node.clone_into(&mut spec.gateway_node);
+        }
         if errors.is_empty() {
             Ok(())
         } else {
@@ -141,7 +164,7 @@ impl Inputs {
             namespaces: namespaces.iter().map(ToString::to_string).collect(),
             ..SubnetSpec::default()
         };
-        self.overlay(&mut spec)?;
+        self.overlay(&mut spec, true)?;
         Ok(spec)
     }
 
@@ -274,7 +297,6 @@ mod tests {
         let inputs = Inputs::of(&namespace(
             &[
                 (keys::LOGICAL_SWITCH, "blue"),
-                (keys::CIDR, "10.17.0.0/24;10.18.0.0/24"),
                 (keys::EXCLUDE_IPS, "10.17.0.1"),
                 (keys::PRIVATE, "true"),
                 (
@@ -285,13 +307,36 @@ mod tests {
             &[keys::PRIVATE],
         ));
         assert_eq!(
-            inputs.switches,
-            ["blue"],
+            inputs.switch.as_deref(),
+            Some("blue"),
             "published red, the user says blue"
         );
-        assert!(!inputs.has(keys::CIDR), "a list of subnets is an output");
         assert!(!inputs.has(keys::EXCLUDE_IPS), "as published");
         assert!(!inputs.has(keys::PRIVATE), "the controller's field");
+    }
+
+    #[test]
+    fn lists_of_subnets_are_outputs_of_older_releases() {
+        let several = namespace(
+            &[
+                (keys::LOGICAL_SWITCH, "blue,red"),
+                (keys::CIDR, "10.17.0.0/24;10.18.0.0/24"),
+                (keys::EXCLUDE_IPS, "10.17.0.1;10.18.0.1"),
+                (keys::PRIVATE, "true"),
+            ],
+            &[],
+        );
+        let inputs = Inputs::of(&several);
+        assert_eq!(inputs.switch, None);
+        assert_eq!(inputs.keys().collect::<Vec<_>>(), [keys::PRIVATE]);
+        let ranges = namespace(
+            &[(keys::EXCLUDE_IPS, "10.17.0.1,10.17.0.5..10.17.0.9")],
+            &[],
+        );
+        assert!(
+            Inputs::of(&ranges).has(keys::EXCLUDE_IPS),
+            "a list of addresses is not one of subnets"
+        );
     }
 
     #[test]
@@ -323,7 +368,9 @@ mod tests {
     #[test]
     fn nonsense_in_a_switch_like_annotation_is_an_error() {
         let inputs = Inputs::of(&namespace(&[(keys::PRIVATE, "yes")], &[]));
-        let errors = inputs.overlay(&mut SubnetSpec::default()).unwrap_err();
+        let errors = inputs
+            .overlay(&mut SubnetSpec::default(), true)
+            .unwrap_err();
         assert!(
             errors[0].contains("private") && errors[0].contains("yes"),
             "{errors:?}"

@@ -295,7 +295,7 @@ impl Layout {
         let mut problems = Vec::new();
         let mut waiting = None;
         let mut wanted: Vec<SmolStr> = Vec::new();
-        for switch in &inputs.switches {
+        if let Some(switch) = &inputs.switch {
             if *switch == config.join.name {
                 problems.push(Problem::new(
                     namespace_ref(name),
@@ -304,12 +304,12 @@ impl Layout {
                         "{switch:?} is the nodes' own switch; pods cannot use it. Name another one"
                     ),
                 ));
-                continue;
+            } else {
+                wanted.push(switch.clone());
+                problems.extend(self.agreement(name, switch, inventory));
             }
-            wanted.push(switch.clone());
-            problems.extend(self.agreement(name, switch, inventory));
         }
-        if inputs.switches.is_empty() && inputs.has(keys::CIDR) {
+        if inputs.switch.is_none() && inputs.has(keys::CIDR) {
             problems.push(Problem::new(
                 namespace_ref(name),
                 reason::VALIDATE_LOGICAL_SWITCH_FAILED,
@@ -341,7 +341,7 @@ impl Layout {
             !vpc.default_subnet.is_empty() && vpc.namespaces.iter().any(|listed| listed == name)
         });
         // As upstream: a VPC's own default goes in front, and kube-system stays where nodes can reach it.
-        if inputs.switches.is_empty()
+        if inputs.switch.is_none()
             && let Some((_, vpc)) = vpc
             && name != "kube-system"
         {
@@ -350,7 +350,7 @@ impl Layout {
         wanted.extend(bound.into_iter().cloned());
         let mut seen = BTreeSet::new();
         wanted.retain(|subnet| seen.insert(subnet.clone()));
-        if wanted.is_empty() && inputs.switches.is_empty() {
+        if wanted.is_empty() && inputs.switch.is_none() {
             wanted.push(config.default_subnet.name.clone());
         }
         let subnets: Vec<SmolStr> = wanted
@@ -558,7 +558,7 @@ fn is_object_name(name: &str) -> bool {
 fn namers(inventory: &Inventory<'_>) -> BTreeMap<SmolStr, Vec<SmolStr>> {
     let mut namers: BTreeMap<SmolStr, Vec<SmolStr>> = BTreeMap::new();
     for (name, record) in inventory.namespaces {
-        for switch in &record.inputs.switches {
+        if let Some(switch) = &record.inputs.switch {
             let namespaces = namers.entry(switch.clone()).or_default();
             if namespaces.last() != Some(name) {
                 namespaces.push(name.clone());
@@ -573,7 +573,10 @@ fn grant(drafts: &mut BTreeMap<&SmolStr, Draft>, inventory: &Inventory<'_>) -> C
     let mut order: Vec<&SmolStr> = drafts.keys().copied().collect();
     order.sort_by_key(|name| {
         let draft = &drafts[*name];
-        (draft.accepted.is_none(), draft.created, *name)
+        // The cluster cannot do without its own Subnets.
+        let config = inventory.config;
+        let own = **name == config.default_subnet.name || **name == config.join.name;
+        (draft.accepted.is_none(), !own, draft.created, *name)
     });
     // What was accepted is taken until its Subnet has had its turn.
     let mut held = Claims::default();
@@ -712,6 +715,8 @@ struct Draft {
     /// Seconds since 1970; seniority among Subnets that were never accepted.
     created: i64,
     deleting: bool,
+    /// As the object has it.
+    written: SubnetSpec,
     wanted: SubnetSpec,
     parsed: Result<Effective, Vec<String>>,
     accepted: Option<(Effective, SubnetSpec)>,
@@ -752,7 +757,10 @@ impl Draft {
                 .cloned();
             if let Some(owner) = &owner {
                 let inputs: &Inputs = &inventory.namespaces[owner].inputs;
-                errors = inputs.overlay(&mut spec).err().unwrap_or_default();
+                errors = inputs
+                    .overlay(&mut spec, owner == mark)
+                    .err()
+                    .unwrap_or_default();
             }
             let before = past.map_or_else(|| vec![mark.clone()], |past| past.namers.clone());
             let left = |listed: &String| {
@@ -774,7 +782,7 @@ impl Draft {
         let wanted = if parsed.is_ok() {
             defaults(name, &spec, config)
         } else {
-            record.spec.clone()
+            spec.clone()
         };
         if let (Some(owner), Some(past), true) = (&owner, past, parsed.is_ok())
             && live_fields(&past.spec) == live_fields(&wanted)
@@ -796,6 +804,7 @@ impl Draft {
         Self {
             created: record.created,
             deleting: record.deleting,
+            written: record.spec.clone(),
             namespaces: spec.namespaces.iter().map(SmolStr::new).collect(),
             wanted,
             parsed,
@@ -819,18 +828,26 @@ impl Draft {
             && self.namers.is_empty()
             && self.namespaces.is_empty()
             && self.wanted.namespace_selectors.is_empty();
-        let accepted_namers = if self.refused.is_some() {
-            self.past_namers
-        } else if self.marked {
-            self.namers.clone()
-        } else {
-            Vec::new()
-        };
+        // One that left is remembered until the object's spec no longer lists it.
+        let mut accepted_namers = self.past_namers;
+        if self.refused.is_none() {
+            accepted_namers
+                .retain(|namer| self.written.namespaces.iter().any(|listed| listed == namer));
+            accepted_namers.extend(self.namers.iter().filter(|_| self.marked).cloned());
+            accepted_namers.sort_unstable();
+            accepted_namers.dedup();
+        }
         let (in_force, spec) = self.in_force.unzip();
+        // What is refused stays as its owner wrote it.
+        let wanted = if self.refused.is_some() {
+            self.written
+        } else {
+            self.wanted
+        };
         SubnetState {
             in_force,
             spec,
-            wanted: self.wanted,
+            wanted,
             refused: self.refused,
             problems: self.problems,
             accepted_namers,

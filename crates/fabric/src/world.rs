@@ -120,6 +120,8 @@ impl World {
     pub fn units(&self) -> Vec<Unit> {
         let mut units = Dirty::from([Unit::Global, Unit::Vpc(self.config.cluster_router.clone())]);
         units.extend(self.vpcs.keys().cloned().map(Unit::Vpc));
+        let routed = self.subnets().filter(|subnet| subnet.is_ovn());
+        units.extend(routed.map(|subnet| Unit::Vpc(subnet.vpc.clone())));
         units.extend(self.subnets.keys().cloned().map(Unit::Subnet));
         units.extend(self.nodes.keys().cloned().map(Unit::Node));
         units.extend(self.namespaces.keys().cloned().map(Unit::Namespace));
@@ -408,7 +410,13 @@ impl World {
                     .flatten()
                     .map(|subnet| Unit::Vpc(subnet.vpc.clone())),
             );
-            dirty.extend(self.nodes.keys().map(|node| gateway(name, node)));
+            if [was, is]
+                .into_iter()
+                .flatten()
+                .any(|subnet| subnet.has_distributed_gateway(&self.config))
+            {
+                dirty.extend(self.nodes.keys().map(|node| gateway(name, node)));
+            }
             dirty.extend(self.ports_of_subnet(name).cloned().map(Unit::Port));
         }
         if *name == self.config.join.name {

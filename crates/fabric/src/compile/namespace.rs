@@ -19,7 +19,6 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
     if record.view.deleting {
         return compiled;
     }
-    compiled.problems.extend(state.waiting.iter().cloned());
     for (switch, spec) in &state.create {
         let mut subnet = Subnet::new(switch, spec.clone());
         subnet.metadata.finalizers = Some(vec![keys::FINALIZER.to_owned()]);

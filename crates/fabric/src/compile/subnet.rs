@@ -1,6 +1,5 @@
 //! Logical switches and their router ports.
 
-use api::keys;
 use api::v1::{Condition, ConditionStatus, condition_type, reason, unsupported};
 use ovn::matching::dst;
 use ovn::{Fragment, nb};
@@ -45,20 +44,13 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
     if let Some(text) = accepted_text(state, &record.uid) {
         annotations.insert(SmolStr::new_static(Accepted::ANNOTATION), Some(text.into()));
     }
-    let mut labels = crate::Patch::new();
-    if let Some(owner) = &state.owner {
-        labels.insert(
-            SmolStr::new_static(keys::SUBNET_FROM_NAMESPACE),
-            Some(owner.clone()),
-        );
-    }
     compiled
         .desired
         .push(KubeState::Subnet(Box::new(SubnetWrites {
             name: name.clone(),
             spec: state.wanted.clone(),
             annotations,
-            labels,
+            labels: crate::Patch::new(),
             conditions: conditions(state, &missing),
             finalizer: !record.deleting || occupied,
             delete: state.abandoned && !occupied && !record.deleting,

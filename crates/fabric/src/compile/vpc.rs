@@ -17,7 +17,7 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
         .filter(|subnet| subnet.is_ovn() && subnet.vpc == *name)
         .collect();
     // The cluster's own router must not wait for its resource; others live as long as theirs, or as a Subnet needs them.
-    let wanted = is_default || record.is_some_and(|record| !record.deleting || !subnets.is_empty());
+    let wanted = is_default || !subnets.is_empty() || record.is_some_and(|record| !record.deleting);
     if wanted {
         compiled.fragment = Fragment::new(format!("Vpc/{name}"));
         let router = compiled.fragment.rule("router").row(nb::LogicalRouter {
