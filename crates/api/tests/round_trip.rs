@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use api::v1::{Ip, Subnet, Vpc};
+use api::v1::{Ip, IpSpec, Subnet, SubnetSpec, Vpc, VpcSpec};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -102,6 +102,21 @@ fn objects_with_every_field_are_unchanged() {
 
 #[test]
 fn null_and_absence_are_the_default() {
+    for spec in ["", r#", "spec": null"#, r#", "spec": {}"#] {
+        let text =
+            format!(r#"{{"apiVersion": "kubeovn.io/v1", "metadata": {{"name": "x"}}{spec}}}"#);
+        let subnet: Subnet = serde_json::from_str(&text).unwrap();
+        assert_eq!(subnet.spec, SubnetSpec::default());
+        assert_eq!(
+            serde_json::from_str::<Ip>(&text).unwrap().spec,
+            IpSpec::default()
+        );
+        assert_eq!(
+            serde_json::from_str::<Vpc>(&text).unwrap().spec,
+            VpcSpec::default()
+        );
+    }
+
     let object = json!({
         "apiVersion": "kubeovn.io/v1", "kind": "IP", "metadata": {"name": "web.default"},
         "spec": {"podName": "web", "attachIps": null, "attachMacs": null}
@@ -111,10 +126,14 @@ fn null_and_absence_are_the_default() {
 
     let object = json!({
         "apiVersion": "kubeovn.io/v1", "kind": "Subnet", "metadata": {"name": "s"},
-        "spec": {"cidrBlock": "10.17.0.0/24", "namespaces": null, "u2oFeatures": null},
+        "spec": {"cidrBlock": "10.17.0.0/24", "namespaces": null, "u2oFeatures": null, "mtu": 1400.0},
         "status": {"conditions": null, "v4usingIPs": "12", "v6availableIPs": 1.2e24}
     });
     let subnet: Subnet = serde_json::from_value(object).unwrap();
+    assert_eq!(
+        subnet.spec.mtu, 1400,
+        "the API server takes it for an integer"
+    );
     let status = subnet.status.unwrap();
     assert_eq!(status.v4_using_ips.get(), 12);
     assert!(status.v6_available_ips.get() >= 1 << 79);

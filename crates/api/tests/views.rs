@@ -264,3 +264,22 @@ fn an_ip_that_nobody_can_read_says_which() {
             .contains("00:11")
     );
 }
+
+#[test]
+fn wire_types_are_resources_of_a_watch() {
+    fn path<K>(namespace: Option<&str>) -> String
+    where
+        K: kube::Resource<DynamicType = ()>
+            + Clone
+            + std::fmt::Debug
+            + serde::de::DeserializeOwned
+            + Send
+            + 'static,
+    {
+        K::url_path(&(), namespace)
+    }
+    assert_eq!(path::<PodWire>(Some("n")), "/api/v1/namespaces/n/pods");
+    assert_eq!(path::<NodeWire>(None), "/api/v1/nodes");
+    assert_eq!(path::<NamespaceWire>(None), "/api/v1/namespaces");
+    assert_eq!(path::<Ip>(None), "/apis/kubeovn.io/v1/ips");
+}

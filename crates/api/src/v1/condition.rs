@@ -4,7 +4,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::is_default;
+use super::{is_default, number};
 
 /// Types of conditions. The first three are the Go implementation's.
 pub mod condition_type {
@@ -71,7 +71,11 @@ pub struct Condition {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_transition_time: Option<Time>,
     /// The generation of the spec that it speaks of.
-    #[serde(default, skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "number",
+        default,
+        skip_serializing_if = "is_default"
+    )]
     pub observed_generation: i64,
 }
 

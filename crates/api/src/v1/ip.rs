@@ -4,7 +4,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::null_is_default;
+use super::{absent_is_default, null_is_default};
 
 /// An allocation. The object's name is the logical switch port: `<pod>.<namespace>`, or `node-<node>`.
 #[derive(
@@ -27,7 +27,7 @@ use super::null_is_default;
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.nodeName"),
     printcolumn(name = "Subnet", type_ = "string", json_path = ".spec.subnet")
 )]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, remote = "Self")]
 pub struct IpSpec {
     /// The pod (or node) that holds the address.
     pub pod_name: String,
@@ -35,6 +35,7 @@ pub struct IpSpec {
     pub namespace: String,
     /// The Subnet that the address is from.
     pub subnet: String,
+    /// Subnets of further interfaces; unused, they have IP resources of their own.
     #[serde(deserialize_with = "null_is_default")]
     pub attach_subnets: Vec<String>,
     /// The pod's node.
@@ -45,10 +46,12 @@ pub struct IpSpec {
     pub v4_ip_address: String,
     /// The IPv6 address.
     pub v6_ip_address: String,
+    /// Addresses of further interfaces; unused.
     #[serde(deserialize_with = "null_is_default")]
     pub attach_ips: Vec<String>,
     /// The MAC address.
     pub mac_address: String,
+    /// MAC addresses of further interfaces; unused.
     #[serde(deserialize_with = "null_is_default")]
     pub attach_macs: Vec<String>,
     /// The sandbox, where it is known.
@@ -57,3 +60,5 @@ pub struct IpSpec {
     /// Empty, `StatefulSet` or `VirtualMachine`: whether the address outlives the pod.
     pub pod_type: String,
 }
+
+absent_is_default!(IpSpec);

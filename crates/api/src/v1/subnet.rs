@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, Count, is_default, null_is_default};
+use super::{Condition, Count, absent_is_default, is_default, null_is_default, number};
 
 /// What a user asks of a Subnet.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -52,7 +52,7 @@ use super::{Condition, Count, is_default, null_is_default};
         json_path = ".status.u2oInterconnectionIP"
     )
 )]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, remote = "Self")]
 pub struct SubnetSpec {
     /// Whether this is the cluster's default subnet. There is one.
     pub default: bool,
@@ -111,15 +111,19 @@ pub struct SubnetSpec {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub external_egress_gateway: String,
     /// Priority of the policy routing rule on the node, together with `externalEgressGateway`.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "number", skip_serializing_if = "is_default")]
     #[schemars(range(min = 1, max = 32765))]
     pub policy_routing_priority: u32,
     /// Routing table on the node, together with `externalEgressGateway`.
-    #[serde(rename = "policyRoutingTableID", skip_serializing_if = "is_default")]
+    #[serde(
+        deserialize_with = "number",
+        rename = "policyRoutingTableID",
+        skip_serializing_if = "is_default"
+    )]
     #[schemars(range(min = 1, max = 2_147_483_647))]
     pub policy_routing_table_id: u32,
     /// MTU of the pods' interfaces; 0 takes the node's.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "number", skip_serializing_if = "is_default")]
     #[schemars(range(min = 0, max = 65535))]
     pub mtu: u32,
     /// Whether other subnets are kept out.
@@ -204,6 +208,8 @@ pub struct SubnetSpec {
     pub node_network: String,
 }
 
+absent_is_default!(SubnetSpec);
+
 /// Values of [`SubnetSpec::gateway_type`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum GatewayType {
@@ -279,7 +285,7 @@ pub struct Acl {
     #[schemars(extend("enum" = ["from-lport", "to-lport"]))]
     pub direction: String,
     /// 0 to 32767.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "number", skip_serializing_if = "is_default")]
     #[schemars(range(min = 0, max = 32767))]
     pub priority: i64,
     /// OVN match expression.
@@ -304,6 +310,7 @@ pub struct U2oFeatures {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct SubnetStatus {
+    /// What is true about the object.
     #[serde(
         deserialize_with = "null_is_default",
         skip_serializing_if = "Vec::is_empty"
@@ -335,24 +342,31 @@ pub struct SubnetStatus {
     pub v6_using_ip_range: String,
     /// The centralized gateway node in charge.
     pub activate_gateway: String,
+    /// DHCPv4 options row in OVN.
     #[serde(rename = "dhcpV4OptionsUUID")]
     pub dhcp_v4_options_uuid: String,
+    /// DHCPv6 options row in OVN.
     #[serde(rename = "dhcpV6OptionsUUID")]
     pub dhcp_v6_options_uuid: String,
+    /// Address of the router in the underlay subnet.
     #[serde(rename = "u2oInterconnectionIP")]
     pub u2o_interconnection_ip: String,
+    /// MAC address of the router in the underlay subnet.
     #[serde(rename = "u2oInterconnectionMAC")]
     pub u2o_interconnection_mac: String,
+    /// VPC that the underlay subnet is connected with.
     #[serde(rename = "u2oInterconnectionVPC")]
     pub u2o_interconnection_vpc: String,
     /// The NAT rules in effect.
     #[serde(deserialize_with = "null_is_default")]
     pub nat_outgoing_policy_rules: Vec<NatOutgoingPolicyRuleStatus>,
+    /// Address of the multicast querier.
     #[serde(rename = "mcastQuerierIP")]
     pub mcast_querier_ip: String,
+    /// MAC address of the multicast querier.
     #[serde(rename = "mcastQuerierMAC")]
     pub mcast_querier_mac: String,
     /// OVN's tunnel key of the switch.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "number", skip_serializing_if = "is_default")]
     pub tunnel_key: i64,
 }

@@ -5,7 +5,7 @@ use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Condition, is_default, null_is_default};
+use super::{Condition, absent_is_default, is_default, null_is_default, number};
 
 /// What a user asks of a VPC.
 #[derive(CustomResource, Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -45,7 +45,7 @@ use super::{Condition, is_default, null_is_default};
         json_path = ".metadata.creationTimestamp"
     )
 )]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase", default, remote = "Self")]
 pub struct VpcSpec {
     /// The subnet of namespaces that name none.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -91,6 +91,8 @@ pub struct VpcSpec {
     pub bfd_port: Option<BfdPort>,
 }
 
+absent_is_default!(VpcSpec);
+
 /// A static route.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
@@ -100,10 +102,12 @@ pub struct StaticRoute {
     pub policy: String,
     /// The destination (or source).
     pub cidr: String,
+    /// Address of the next router.
     #[serde(rename = "nextHopIP")]
     pub next_hop_ip: String,
     /// `ecmp` or empty.
     pub ecmp_mode: String,
+    /// BFD session that watches the next hop.
     pub bfd_id: String,
     /// OVN route table.
     pub route_table: String,
@@ -114,7 +118,7 @@ pub struct StaticRoute {
 #[serde(rename_all = "camelCase", default)]
 pub struct PolicyRoute {
     /// 0 to 32767.
-    #[serde(skip_serializing_if = "is_default")]
+    #[serde(deserialize_with = "number", skip_serializing_if = "is_default")]
     #[schemars(range(min = 0, max = 32767))]
     pub priority: i64,
     /// OVN match expression.
@@ -133,6 +137,7 @@ pub struct PolicyRoute {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VpcPeering {
+    /// The other VPC.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub remote_vpc: String,
     /// This side's address with its prefix length.
@@ -144,10 +149,13 @@ pub struct VpcPeering {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BfdPort {
+    /// Whether the port exists.
     #[serde(skip_serializing_if = "is_default")]
     pub enabled: bool,
+    /// Address of the port, or `v4,v6`.
     #[serde(rename = "ip", skip_serializing_if = "String::is_empty")]
     pub ip: String,
+    /// Nodes that may host the port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub node_selector: Option<LabelSelector>,
 }
@@ -156,10 +164,13 @@ pub struct BfdPort {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct BfdPortStatus {
+    /// The logical router port.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub name: String,
+    /// Its address.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub ip: String,
+    /// Nodes that may host it.
     #[serde(
         deserialize_with = "null_is_default",
         skip_serializing_if = "Vec::is_empty"
@@ -171,6 +182,7 @@ pub struct BfdPortStatus {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default)]
 pub struct VpcStatus {
+    /// What is true about the object.
     #[serde(
         deserialize_with = "null_is_default",
         skip_serializing_if = "Vec::is_empty"
@@ -180,14 +192,21 @@ pub struct VpcStatus {
     pub standby: bool,
     /// Whether this is the default VPC.
     pub default: bool,
+    /// The subnet of namespaces that name none.
     pub default_logical_switch: String,
     /// The logical router.
     pub router: String,
+    /// Load balancer of Services, TCP.
     pub tcp_load_balancer: String,
+    /// Load balancer of Services, UDP.
     pub udp_load_balancer: String,
+    /// Load balancer of Services, SCTP.
     pub sctp_load_balancer: String,
+    /// Load balancer of Services with session affinity, TCP.
     pub tcp_session_load_balancer: String,
+    /// Load balancer of Services with session affinity, UDP.
     pub udp_session_load_balancer: String,
+    /// Load balancer of Services with session affinity, SCTP.
     pub sctp_session_load_balancer: String,
     /// The subnets of the VPC, sorted.
     #[serde(deserialize_with = "null_is_default")]
@@ -197,12 +216,14 @@ pub struct VpcStatus {
         skip_serializing_if = "Vec::is_empty"
     )]
     pub vpc_peerings: Vec<String>,
+    /// Whether the router has a port in the external network.
     pub enable_external: bool,
     #[serde(
         deserialize_with = "null_is_default",
         skip_serializing_if = "Vec::is_empty"
     )]
     pub extra_external_subnets: Vec<String>,
+    /// Whether static routes are watched by BFD.
     pub enable_bfd: bool,
     #[serde(deserialize_with = "null_is_default")]
     pub bfd_port: BfdPortStatus,
