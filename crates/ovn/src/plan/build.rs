@@ -1,0 +1,538 @@
+//! Decides what is sent, and puts it into groups.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use ovsdb::wire;
+use smol_str::SmolStr;
+use uuid::Uuid;
+
+use super::{Held, Options, Plan};
+use crate::diff::{Change, Diff, Elem, KeyId, MemberId, Owner, RowState, UnitId};
+use crate::fragment::SOURCE_KEY;
+use crate::model::{Atom, Base, Column, Mode, Shape, Table};
+
+/// What goes into one transaction.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum GroupKey<U> {
+    Unit(U),
+    /// Rows without a unit, by the object that they came from.
+    Object(SmolStr),
+}
+
+/// The changes of one group.
+#[derive(Debug, Default)]
+pub(super) struct Group {
+    pub inserts: BTreeSet<KeyId>,
+    pub updates: BTreeMap<KeyId, (Uuid, Vec<Change>)>,
+    pub adds: BTreeSet<MemberId>,
+    pub removes: BTreeSet<(Uuid, Column, wire::Atom)>,
+    /// Rows that are not roots, taken out of their parents.
+    pub detach: BTreeSet<Uuid>,
+    /// Rows of root tables.
+    pub deletes: BTreeSet<Uuid>,
+}
+
+pub(super) struct Builder<'a, U> {
+    pub diff: &'a Diff<U>,
+    options: &'a Options<U>,
+    pub groups: BTreeMap<GroupKey<U>, Group>,
+    /// Groups of root rows that go, after everything else.
+    pub last: BTreeMap<GroupKey<U>, Group>,
+    /// Rows that this plan inserts.
+    pub coming: BTreeSet<KeyId>,
+    held: BTreeSet<Held<U>>,
+    /// Units by the object that their rows name, for rows whose unit is not known any more.
+    objects: BTreeMap<SmolStr, U>,
+}
+
+impl<'a, U: Ord + Clone> Builder<'a, U> {
+    pub fn new(diff: &'a Diff<U>, options: &'a Options<U>) -> Self {
+        Self {
+            diff,
+            options,
+            groups: BTreeMap::new(),
+            last: BTreeMap::new(),
+            coming: BTreeSet::new(),
+            held: BTreeSet::new(),
+            objects: BTreeMap::new(),
+        }
+    }
+
+    pub fn build(mut self) -> Plan<U> {
+        self.choose_inserts();
+        self.rows();
+        self.adds();
+        self.removals();
+        let batches = self.emit(self.options.max_ops);
+        Plan {
+            batches,
+            held: self.held.into_iter().collect(),
+        }
+    }
+
+    fn unit(&self, id: UnitId) -> U {
+        self.diff.desired.unit(id).clone()
+    }
+
+    /// The unit whose row counts for a wanted key.
+    fn claimant(&self, key: KeyId) -> Option<U> {
+        let (unit, _) = self.diff.desired.claim(&self.diff.keys, key)?;
+        Some(self.unit(unit))
+    }
+
+    fn allowed(&mut self, unit: &U) -> bool {
+        if self.options.parked.contains(unit) {
+            self.held.insert(Held::Parked { unit: unit.clone() });
+            return false;
+        }
+        self.options
+            .only
+            .as_ref()
+            .is_none_or(|only| only.contains(unit))
+    }
+
+    fn group(&mut self, unit: U) -> &mut Group {
+        self.groups.entry(GroupKey::Unit(unit)).or_default()
+    }
+
+    /// A row that is there, or will be when the plan is done.
+    fn available(&self, key: KeyId) -> bool {
+        match self.diff.pending.rows.get(&key) {
+            Some(RowState::Insert) => self.coming.contains(&key),
+            Some(RowState::Blocked(_)) => false,
+            Some(RowState::Update(_)) => true,
+            None => self.diff.locate(key).0.is_some(),
+        }
+    }
+
+    /// Finds the new rows that can be written, with reasons for those that cannot.
+    fn choose_inserts(&mut self) {
+        let mut units = BTreeMap::new();
+        let pending = self.diff.pending.rows.iter();
+        let inserts: Vec<_> = pending
+            .filter(|(_, state)| **state == RowState::Insert)
+            .map(|(key, _)| *key)
+            .collect();
+        let mut no_table: BTreeMap<Table, usize> = BTreeMap::new();
+        for key in inserts {
+            let Some(unit) = self.claimant(key) else {
+                continue;
+            };
+            let table = self.diff.keys[key].key.table;
+            if self.diff.missing_tables.contains(&table) {
+                *no_table.entry(table).or_default() += 1;
+            } else if table.is_singleton() {
+                // Its own programs make it; until then there is nothing to write to.
+                self.held.insert(Held::Orphan {
+                    key: self.diff.keys[key].key.clone(),
+                    unit,
+                });
+            } else if self.allowed(&unit) && self.has_columns(key, &unit) {
+                self.coming.insert(key);
+                units.insert(key, unit);
+            }
+        }
+        for (table, rows) in no_table {
+            self.held.insert(Held::NoTable { table, rows });
+        }
+        // A row that cannot come takes those with it that need it.
+        loop {
+            let reasons: Vec<_> = self
+                .coming
+                .iter()
+                .filter_map(|key| Some((*key, self.obstacle(*key, units.get(key)?)?)))
+                .collect();
+            if reasons.is_empty() {
+                break;
+            }
+            for (key, reason) in reasons {
+                self.coming.remove(&key);
+                self.held.insert(reason);
+            }
+        }
+    }
+
+    fn has_columns(&mut self, key: KeyId, unit: &U) -> bool {
+        let Some((_, row)) = self.diff.desired.claim(&self.diff.keys, key) else {
+            return false;
+        };
+        let lacking = row
+            .iter()
+            .map(|(column, _)| column)
+            .find(|column| column.def().essential && self.diff.missing.contains(column));
+        if let Some(column) = lacking {
+            self.held.insert(Held::NoColumn {
+                key: self.diff.keys[key].key.clone(),
+                column,
+                unit: unit.clone(),
+            });
+        }
+        lacking.is_none()
+    }
+
+    /// Why a new row cannot be written.
+    fn obstacle(&self, key: KeyId, unit: &U) -> Option<Held<U>> {
+        let record = &self.diff.keys[key];
+        let table = record.key.table;
+        let contained = || {
+            record
+                .memberships
+                .iter()
+                .any(|(parent, column)| column.contains() == Some(table) && self.available(*parent))
+        };
+        let filled = || {
+            table
+                .columns()
+                .filter(|c| c.mode() == Mode::Shared && c.def().min > 0)
+                .all(|c| !self.available_elements(key, c).is_empty())
+        };
+        if (!table.is_root() && !contained()) || !filled() {
+            return Some(Held::Orphan {
+                key: record.key.clone(),
+                unit: unit.clone(),
+            });
+        }
+        self.dangling(key, unit)
+    }
+
+    /// A reference of a wanted row to one that is not there.
+    fn dangling(&self, key: KeyId, unit: &U) -> Option<Held<U>> {
+        let (_, row) = self.diff.desired.claim(&self.diff.keys, key)?;
+        row.rows()
+            .find(|target| {
+                let target = self.diff.keys.find(target);
+                !target.is_some_and(|target| self.available(target))
+            })
+            .map(|target| Held::Dangling {
+                key: self.diff.keys[key].key.clone(),
+                target: target.clone(),
+                unit: unit.clone(),
+            })
+    }
+
+    /// Contributions to a column of a new row that the plan can write.
+    pub fn available_elements(&self, key: KeyId, column: Column) -> Vec<&'a Elem> {
+        let sets = self.diff.desired.sets_of(key, &self.diff.keys);
+        sets.filter(|(c, _)| *c == column)
+            .flat_map(|(_, elements)| elements.keys())
+            .filter(|elem| match elem {
+                Elem::Row(target) => self.available(*target),
+                Elem::Value(_) => true,
+            })
+            .collect()
+    }
+
+    fn rows(&mut self) {
+        let diff = self.diff;
+        for (key, state) in &diff.pending.rows {
+            let Some(unit) = self.claimant(*key) else {
+                continue;
+            };
+            self.note_object(*key, &unit);
+            match *state {
+                RowState::Insert => {
+                    if self.coming.contains(key) {
+                        self.group(unit).inserts.insert(*key);
+                    }
+                }
+                RowState::Blocked(uuid) => {
+                    self.held.insert(Held::Foreign {
+                        key: diff.keys[*key].key.clone(),
+                        uuid,
+                        unit,
+                    });
+                }
+                RowState::Update(uuid) => {
+                    if !self.allowed(&unit) || !self.has_columns(*key, &unit) {
+                        continue;
+                    }
+                    if let Some(reason) = self.dangling(*key, &unit) {
+                        self.held.insert(reason);
+                        continue;
+                    }
+                    let changes = diff.changes(*key, uuid);
+                    self.group(unit).updates.insert(*key, (uuid, changes));
+                }
+            }
+        }
+    }
+
+    fn note_object(&mut self, key: KeyId, unit: &U) {
+        if let Some((_, row)) = self.diff.desired.claim(&self.diff.keys, key)
+            && let Some(source) = row.external_id(SOURCE_KEY)
+        {
+            self.objects
+                .entry(object(source).into())
+                .or_insert_with(|| unit.clone());
+        }
+    }
+
+    fn adds(&mut self) {
+        let diff = self.diff;
+        for member in &diff.pending.adds {
+            let (key, column, elem) = member;
+            let Some(owner) = diff.desired.owner(*key, *column, elem) else {
+                continue;
+            };
+            let unit = self.unit(owner.unit);
+            if !self.allowed(&unit) {
+                continue;
+            }
+            let element = match elem {
+                Elem::Row(target) => Some(*target),
+                Elem::Value(_) => None,
+            };
+            if !self.available(*key) || element.is_some_and(|target| !self.available(target)) {
+                // A row that is held back is reported once, not again with each of its places.
+                let reported = |key: KeyId| diff.pending.rows.contains_key(&key);
+                if !reported(*key) && !element.is_some_and(reported) {
+                    self.held.insert(Held::Absent {
+                        parent: diff.keys[*key].key.clone(),
+                        column: *column,
+                        element: diff.atom(elem),
+                        unit,
+                    });
+                }
+                continue;
+            }
+            // A new row comes with its memberships, and a row that moves leaves the old place with the same stroke.
+            let unit = element
+                .filter(|target| self.coming.contains(target) || column.contains().is_some())
+                .and_then(|target| self.claimant(target))
+                .unwrap_or(unit);
+            self.group(unit).adds.insert(member.clone());
+        }
+    }
+
+    fn removals(&mut self) {
+        let diff = self.diff;
+        if !self.options.deletes {
+            let (rows, elements) = (diff.pending.surplus.len(), diff.pending.removes.len());
+            if rows + elements > 0 {
+                self.held.insert(Held::Barrier { rows, elements });
+            }
+            return;
+        }
+        let going = self.choose_deletes();
+        // Strong references to root rows have to go together with those.
+        let mut strong: BTreeMap<Uuid, Vec<&(Uuid, Column, wire::Atom)>> = BTreeMap::new();
+        for element in &diff.pending.removes {
+            if let (Base::Ref { strong: true, .. }, Some(uuid)) =
+                (element.1.def().key, element.2.as_uuid())
+                && element.1.contains().is_none()
+                && !going.contains(&element.0)
+            {
+                strong.entry(uuid).or_default().push(element);
+            }
+        }
+        for uuid in &going {
+            let Some(row) = diff.actual.get(*uuid) else {
+                continue;
+            };
+            let key = self.former(*uuid);
+            let group = if row.table.is_root() {
+                let group = self.last.entry(key).or_default();
+                group.deletes.insert(*uuid);
+                group
+            } else if diff
+                .actual
+                .parents(*uuid)
+                .iter()
+                .all(|(parent, _)| going.contains(parent))
+            {
+                // It goes with its parent.
+                continue;
+            } else {
+                let group = self.groups.entry(key).or_default();
+                group.detach.insert(*uuid);
+                group
+            };
+            let references = strong.remove(uuid).unwrap_or_default();
+            group.removes.extend(references.into_iter().cloned());
+        }
+        for element in &diff.pending.removes {
+            let (parent, column, atom) = element;
+            let child = atom.as_uuid().filter(|_| column.refers().is_some());
+            // Rows that nobody wants keep their memberships until they go: a port that has to stay keeps its policies.
+            if child.is_some_and(|child| diff.pending.surplus.contains(&child)) {
+                continue;
+            }
+            let moved = child.and_then(|child| diff.claimed(child));
+            if diff.pending.surplus.contains(parent)
+                && (moved.is_none() || column.contains().is_none())
+            {
+                continue;
+            }
+            if column.contains().is_some()
+                && let Some(key) = moved
+                && !self.stays(key, element)
+            {
+                continue;
+            }
+            let unit = moved
+                .and_then(|key| self.claimant(key))
+                .filter(|_| column.contains().is_some())
+                .or_else(|| diff.former_contributor(element).cloned())
+                .or_else(|| self.claimant(diff.claimed(*parent)?));
+            let key = match unit {
+                Some(unit) if self.allowed(&unit) => GroupKey::Unit(unit),
+                None if self.options.only.is_none() => GroupKey::Object(SmolStr::default()),
+                _ => continue,
+            };
+            let group = self.groups.entry(key).or_default();
+            group.removes.insert(element.clone());
+        }
+    }
+
+    /// Whether a row keeps a container when it is taken out of this one: without any the database forgets it.
+    fn stays(&self, key: KeyId, element: &(Uuid, Column, wire::Atom)) -> bool {
+        let record = &self.diff.keys[key];
+        record.memberships.iter().any(|(parent, column)| {
+            column.contains() == Some(record.key.table)
+                && self.available(*parent)
+                && (self.diff.locate(*parent).0, *column) != (Some(element.0), element.1)
+        })
+    }
+
+    /// The rows of ours that go.
+    fn choose_deletes(&mut self) -> BTreeSet<Uuid> {
+        let diff = self.diff;
+        let mut tables: BTreeMap<Table, Vec<Uuid>> = BTreeMap::new();
+        for uuid in &diff.pending.surplus {
+            if let Some(row) = diff.actual.get(*uuid) {
+                tables.entry(row.table).or_default().push(*uuid);
+            }
+        }
+        let mut going = BTreeSet::new();
+        for (table, uuids) in tables {
+            let owned = diff.actual.owned(table);
+            let braked = self.options.brakes.is_some_and(|brakes| {
+                uuids.len() > brakes.rows && uuids.len() * 100 > owned * usize::from(brakes.percent)
+            });
+            if braked {
+                let keys = uuids.iter().filter_map(|uuid| {
+                    let key = diff.actual.get(*uuid)?.natural?;
+                    Some(&diff.keys[key].key)
+                });
+                self.held.insert(Held::Brake {
+                    table,
+                    deletes: uuids.len(),
+                    owned,
+                    example: keys.min().cloned(),
+                });
+                continue;
+            }
+            for uuid in uuids {
+                let allowed = match self.former(uuid) {
+                    GroupKey::Unit(unit) => self.allowed(&unit),
+                    GroupKey::Object(_) => self.options.only.is_none(),
+                };
+                if allowed {
+                    going.insert(uuid);
+                }
+            }
+        }
+        // A row takes all that it contains with it: not if any of that is to stay.
+        loop {
+            let inhabited: Vec<_> = going
+                .iter()
+                .filter_map(|uuid| {
+                    let inhabitants = self.inhabitants(*uuid, &going);
+                    (!inhabitants.is_empty()).then_some((*uuid, inhabitants))
+                })
+                .collect();
+            if inhabited.is_empty() {
+                return going;
+            }
+            for (uuid, inhabitants) in inhabited {
+                going.remove(&uuid);
+                let key = diff.actual.get(uuid).and_then(|row| row.natural);
+                self.held.insert(Held::Inhabited {
+                    key: key.map(|key| diff.keys[key].key.clone()),
+                    uuid,
+                    inhabitants,
+                });
+            }
+        }
+    }
+
+    /// The rows in a row that would be lost with it and must not be.
+    fn inhabitants(&self, uuid: Uuid, going: &BTreeSet<Uuid>) -> Vec<Uuid> {
+        let mut children = Vec::new();
+        self.diff.actual.children(uuid, &mut children);
+        children.retain(|child| {
+            if going.contains(child) {
+                return false;
+            }
+            let elsewhere = self
+                .diff
+                .actual
+                .parents(*child)
+                .iter()
+                .any(|(parent, _)| *parent != uuid && !going.contains(parent));
+            let moves = self.diff.claimed(*child).is_some_and(|key| {
+                let table = self.diff.keys[key].key.table;
+                let memberships = &self.diff.keys[key].memberships;
+                memberships.iter().any(|(parent, column)| {
+                    column.contains() == Some(table)
+                        && self.available(*parent)
+                        && self.diff.locate(*parent).0 != Some(uuid)
+                })
+            });
+            !elsewhere && !moves
+        });
+        children
+    }
+
+    /// The group that a row which nobody wants belongs to.
+    fn former(&self, uuid: Uuid) -> GroupKey<U> {
+        let diff = self.diff;
+        let Some(row) = diff.actual.get(uuid) else {
+            return GroupKey::Object(SmolStr::default());
+        };
+        let keys = row.natural.into_iter().chain(diff.keys.of_uuid(uuid));
+        let unit = keys.find_map(|key| diff.former_rows.get(&diff.keys[key].key));
+        if let Some(unit) = unit {
+            return GroupKey::Unit(unit.clone());
+        }
+        let source = row.wire.map_str("external_ids", SOURCE_KEY);
+        let object = object(source.unwrap_or_default());
+        match self.objects.get(object) {
+            Some(unit) => GroupKey::Unit(unit.clone()),
+            None => GroupKey::Object(object.into()),
+        }
+    }
+
+    /// Whether a map of a row has an entry with this key.
+    pub fn has_entry(&self, uuid: Uuid, column: Column, key: &wire::Atom) -> bool {
+        let row = self.diff.actual.get(uuid);
+        row.is_some_and(|row| row.wire.pairs(column.name()).iter().any(|(k, _)| k == key))
+    }
+
+    /// Whether a row that is edited was the Go implementation's.
+    pub fn adopts(&self, uuid: Uuid) -> bool {
+        self.diff
+            .actual
+            .get(uuid)
+            .is_some_and(|row| row.owner == Owner::Vendor)
+    }
+}
+
+/// The object of a provenance: all before the rule.
+fn object(source: &str) -> &str {
+    source.split_once(' ').map_or(source, |(object, _)| object)
+}
+
+impl<U: Ord + Clone> Diff<U> {
+    pub(crate) fn atom(&self, elem: &Elem) -> Atom {
+        match elem {
+            Elem::Row(target) => Atom::Row(self.keys[*target].key.clone()),
+            Elem::Value(atom) => atom.clone(),
+        }
+    }
+}
+
+/// Whether a column holds a map.
+pub(super) fn is_map(column: Column) -> bool {
+    column.shape() == Shape::Map
+}
