@@ -20,6 +20,8 @@ use std::net::IpAddr;
 use net::{Cidr, Mac};
 use serde::{Deserialize, Serialize};
 
+use crate::null_is_default;
+
 /// The daemon's socket.
 pub const SOCKET: &str = "/run/openvswitch/kube-ovn-daemon.sock";
 /// Attach a pod's interface.
@@ -105,6 +107,7 @@ pub struct Request {
     /// `ovn`, or an attached network's provider.
     pub provider: String,
     /// Further routes from the configuration.
+    #[serde(deserialize_with = "null_is_default")]
     pub routes: Vec<Route>,
     pub dns: Dns,
     pub vf_driver: String,
@@ -159,11 +162,13 @@ pub struct StatusRequest {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Response {
+    #[serde(deserialize_with = "null_is_default")]
     pub ips: Vec<ResponseIp>,
     /// Absent for a plugin that asks for addresses only.
     #[serde(deserialize_with = "empty_is_none", serialize_with = "none_is_empty")]
     pub mac_address: Option<Mac>,
     /// Routes of the interface; if empty, a default route through each gateway.
+    #[serde(deserialize_with = "null_is_default")]
     pub routes: Vec<Route>,
     pub mtu: u32,
     /// The interface's name in the pod.
@@ -299,6 +304,9 @@ mod tests {
             "vhost_user_socket_consumption": ""
         }))
         .unwrap();
+        let without: Request =
+            serde_json::from_value(json!({"pod_name": "web", "routes": null, "dns": {}})).unwrap();
+        assert!(without.routes.is_empty(), "Go writes an empty list as null");
         assert_eq!(request.device_id, "0000:01:00.0");
         assert_eq!(request.routes[0].gw, "10.16.0.1");
     }

@@ -14,3 +14,13 @@ pub mod v1;
 pub mod view;
 
 pub use v1::crd::crds;
+
+/// Reads an absent or `null` value as the default: Go writes empty lists and maps as `null`.
+pub(crate) fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Default + serde::Deserialize<'de>,
+{
+    use serde::Deserialize;
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}

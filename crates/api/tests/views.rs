@@ -42,7 +42,7 @@ fn a_pod_of_a_stateful_set() {
     assert_eq!(view.port_name(), "db-0.test-ns");
     assert_eq!(view.phase, Phase::Running);
     assert_eq!(view.restart_policy, RestartPolicy::Always);
-    assert!(view.node.is_some() && !view.host_network && view.is_alive());
+    assert!(view.node.is_some() && view.is_alive() && view.wants_port());
     let owner = view.owner.as_ref().unwrap();
     assert_eq!(
         (&*owner.kind, &*owner.name, owner.controller),
@@ -62,7 +62,8 @@ fn completed_and_host_network_pods() {
     let view = pod(&upstream("Pod", "done-0"));
     assert_eq!(view.phase, Phase::Succeeded);
     assert!(!view.is_alive());
-    assert!(pod(&upstream("Pod", "agent-0")).host_network);
+    let view = pod(&upstream("Pod", "agent-0"));
+    assert!(view.host_network && view.is_alive() && !view.wants_port());
 }
 
 #[test]

@@ -23,8 +23,8 @@ pub struct Config {
     pub kind: String,
     pub server_socket: String,
     pub provider: String,
-    pub routes: Vec<Route>,
-    pub dns: Dns,
+    pub routes: Option<Vec<Route>>,
+    pub dns: Option<Dns>,
     pub ipam: Option<Ipam>,
     #[serde(rename = "deviceID")]
     pub device_id: String,
@@ -49,7 +49,7 @@ pub struct Config {
 pub struct Ipam {
     pub server_socket: String,
     pub provider: String,
-    pub routes: Vec<Route>,
+    pub routes: Option<Vec<Route>>,
 }
 
 /// An interface that the runtime still has.

@@ -69,8 +69,8 @@ fn add(stdin: &[u8], version: &mut Option<Version>) -> Result<String, Error> {
         pod: true,
     })?;
     let request = Request {
-        routes: &config.routes,
-        dns: config.dns.clone(),
+        routes: config.routes.as_deref().unwrap_or_default(),
+        dns: config.dns.clone().unwrap_or_default(),
         vf_driver: &config.vf_driver,
         vhost_user_socket_name: &config.vhost_user_socket_name,
         ..request(&config, &environment)
@@ -90,7 +90,7 @@ fn add(stdin: &[u8], version: &mut Option<Version>) -> Result<String, Error> {
         &response,
         version.unwrap_or(Version::CURRENT),
         &environment.netns,
-        &config.dns,
+        &config.dns.clone().unwrap_or_default(),
     )
 }
 

@@ -327,6 +327,8 @@ fn an_address_without_gateway_gets_no_route() {
     response.ips[0].gateway = None;
     let daemon = Daemon::answering(200, &response);
     let mut config = daemon.config("1.0.0");
+    config["routes"] = Value::Null;
+    config["ipam"] = Value::Null;
     config["dns"] = json!({ "nameservers": ["10.68.0.10"] });
     let result = run("ADD", &config).result();
     assert_eq!(result.get("routes"), None);

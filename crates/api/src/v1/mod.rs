@@ -20,6 +20,8 @@ mod subnet;
 mod unsupported;
 mod vpc;
 
+use crate::null_is_default;
+
 pub use condition::{Condition, ConditionStatus, condition_type, reason, set_condition};
 pub use count::Count;
 pub use ip::{Ip, IpSpec};
@@ -36,16 +38,6 @@ pub use vpc::{
 pub const GROUP: &str = "kubeovn.io";
 /// API version of the custom resources.
 pub const VERSION: &str = "v1";
-
-/// Reads an absent or `null` value as the default: Go writes empty lists and maps as `null`.
-fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: Default + serde::Deserialize<'de>,
-{
-    use serde::Deserialize;
-    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
-}
 
 /// Reads a whole number that is not negative as leniently as [`Count`] does: `1400`, `1400.0`, `"1400"`, `null`.
 fn number<'de, D, T>(deserializer: D) -> Result<T, D::Error>

@@ -211,6 +211,7 @@ pub struct VpcStatus {
     /// The subnets of the VPC, sorted.
     #[serde(deserialize_with = "null_is_default")]
     pub subnets: Vec<String>,
+    /// VPCs that this one is connected with.
     #[serde(
         deserialize_with = "null_is_default",
         skip_serializing_if = "Vec::is_empty"
@@ -218,6 +219,7 @@ pub struct VpcStatus {
     pub vpc_peerings: Vec<String>,
     /// Whether the router has a port in the external network.
     pub enable_external: bool,
+    /// Further external subnets.
     #[serde(
         deserialize_with = "null_is_default",
         skip_serializing_if = "Vec::is_empty"
@@ -225,6 +227,7 @@ pub struct VpcStatus {
     pub extra_external_subnets: Vec<String>,
     /// Whether static routes are watched by BFD.
     pub enable_bfd: bool,
+    /// The BFD port that there is.
     #[serde(deserialize_with = "null_is_default")]
     pub bfd_port: BfdPortStatus,
 }

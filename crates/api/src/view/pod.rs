@@ -164,6 +164,11 @@ impl PodView {
         !matches!(self.phase, Phase::Succeeded | Phase::Failed)
     }
 
+    /// Whether the pod is to have a logical switch port: it is alive, on a node, and not in that node's own network.
+    pub const fn wants_port(&self) -> bool {
+        self.is_alive() && !self.host_network && self.node.is_some()
+    }
+
     /// The pod's logical switch port and IP resource: `<pod>.<namespace>`.
     pub fn port_name(&self) -> SmolStr {
         self.key.port_name()
