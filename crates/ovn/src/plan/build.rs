@@ -490,7 +490,7 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
         let Some(row) = diff.actual.get(uuid) else {
             return GroupKey::Object(SmolStr::default());
         };
-        let keys = row.natural.into_iter().chain(diff.keys.of_uuid(uuid));
+        let mut keys = row.natural.into_iter().chain(diff.keys.of_uuid(uuid));
         let unit = keys.find_map(|key| diff.former_rows.get(&diff.keys[key].key));
         if let Some(unit) = unit {
             return GroupKey::Unit(unit.clone());
