@@ -97,12 +97,11 @@ async fn ready(State(admin): State<Admin>) -> impl IntoResponse {
     if readiness.waiting.is_empty() {
         return (StatusCode::OK, "ok\n".to_owned());
     }
-    let lines = readiness
-        .waiting
-        .iter()
-        .map(|what| format!("waiting for {what}\n"))
-        .collect();
-    (StatusCode::SERVICE_UNAVAILABLE, lines)
+    let lines = readiness.waiting.join("\nwaiting for ");
+    (
+        StatusCode::SERVICE_UNAVAILABLE,
+        format!("waiting for {lines}\n"),
+    )
 }
 
 async fn metrics(State(admin): State<Admin>) -> impl IntoResponse {

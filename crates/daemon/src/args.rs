@@ -90,10 +90,10 @@ pub struct Args {
     pub enable_bind_local_ip: bool,
 
     // Accepted so that upstream's manifests work unchanged; they have no effect here.
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
-    pub logtostderr: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
-    pub alsologtostderr: Option<Option<String>>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub logtostderr: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub alsologtostderr: Option<String>,
     #[arg(long = "log_file", hide = true)]
     pub log_file: Option<String>,
     #[arg(long = "log_file_max_size", hide = true)]
@@ -102,10 +102,10 @@ pub struct Args {
     pub verbosity: Option<String>,
     #[arg(long, hide = true)]
     pub log_perm: Option<String>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
-    pub enable_pprof: Option<Option<String>>,
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true)]
-    pub enable_metrics: Option<Option<String>>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub enable_pprof: Option<String>,
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub enable_metrics: Option<String>,
     #[arg(long, hide = true)]
     pub ovs_vsctl_concurrency: Option<String>,
     #[arg(long, hide = true)]

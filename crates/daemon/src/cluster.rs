@@ -126,8 +126,8 @@ async fn pump<K, V>(
     let mut stream = pin!(stream.default_backoff());
     let mut list = Vec::new();
     let mut troubled = false;
-    let key = |object: &K| {
-        (
+    let gone = |object: &K| {
+        Watch::Delete(
             object.namespace().unwrap_or_default().into(),
             object.name_any().into(),
         )
@@ -143,17 +143,10 @@ async fn pump<K, V>(
                 continue;
             }
             Ok(watcher::Event::InitDone) => Watch::Replace(std::mem::take(&mut list)),
-            Ok(watcher::Event::Apply(object)) => match view(&object) {
-                Some(view) => Watch::Apply(view),
-                None => {
-                    let (namespace, name) = key(&object);
-                    Watch::Delete(namespace, name)
-                }
-            },
-            Ok(watcher::Event::Delete(object)) => {
-                let (namespace, name) = key(&object);
-                Watch::Delete(namespace, name)
+            Ok(watcher::Event::Apply(object)) => {
+                view(&object).map_or_else(|| gone(&object), Watch::Apply)
             }
+            Ok(watcher::Event::Delete(object)) => gone(&object),
             Err(error) => {
                 let problem = chain(&error);
                 debug!("watching {kind}: {problem}");
@@ -296,27 +289,18 @@ impl Events {
     pub fn start(mut client: ClientSlot, node: SmolStr) -> Self {
         let (queue, mut inbox) = mpsc::channel::<(PodKey, SmolStr, PodEvent, String)>(256);
         tokio::spawn(async move {
-            let mut recorder = None;
+            let client = match client.wait_for(Option::is_some).await {
+                Ok(client) => client.clone(),
+                Err(_) => return,
+            };
+            let Some(client) = client else { return };
+            let reporter = Reporter {
+                controller: "kube-ovn-daemon".into(),
+                instance: Some(node.to_string()),
+            };
+            let recorder = Recorder::new(client, reporter);
             while let Some((pod, uid, event, note)) = inbox.recv().await {
-                let recorder = match &recorder {
-                    Some(recorder) => recorder,
-                    None => {
-                        let Ok(client) = client.wait_for(Option::is_some).await else {
-                            return;
-                        };
-                        let Some(client) = client.clone() else {
-                            continue;
-                        };
-                        recorder.insert(Recorder::new(
-                            client,
-                            Reporter {
-                                controller: "kube-ovn-daemon".into(),
-                                instance: Some(node.to_string()),
-                            },
-                        ))
-                    }
-                };
-                if let Err(error) = publish(recorder, &pod, &uid, event, note).await {
+                if let Err(error) = publish(&recorder, &pod, &uid, event, note).await {
                     warn!("event {event} on pod {pod}: {}", chain(&error));
                 }
             }

@@ -67,7 +67,7 @@ struct Turn {
     running: Running,
     host: SmolStr,
     give_up: CancellationToken,
-    _turn: tokio::sync::OwnedMutexGuard<()>,
+    _lock: tokio::sync::OwnedMutexGuard<()>,
     _busy: BusyGuard,
 }
 
@@ -112,7 +112,7 @@ impl Cni {
             running: self.running.clone(),
             host: host.clone(),
             give_up: slot.give_up,
-            _turn: slot.turn.lock_owned().await,
+            _lock: slot.turn.lock_owned().await,
             _busy: self.busy.enter(host),
         }
     }
@@ -518,28 +518,23 @@ impl Cni {
         )
         .await;
         self.metrics.waited_for_ovn(start.elapsed());
-        match installed {
-            Ok(result) => result?.map_err(|e| Failed::later(e).at("configure-nic")),
-            Err(_) => {
-                let interface = self
-                    .ask(|reply| Ask::Interface(host.clone(), reply))
-                    .await?;
-                let state = match interface {
-                    None => "the port is gone from Open vSwitch".to_owned(),
-                    Some(i) if i.ofport.is_none() => {
-                        "ovs-vswitchd has not taken the port: is it running?".to_owned()
-                    }
-                    Some(i) => format!(
-                        "ovn-controller has not bound logical port {} and installed its flows: is it connected to the southbound database?",
-                        i.iface_id().map_or("", SmolStr::as_str)
-                    ),
-                };
-                Err(
-                    Failed::later(format!("waited {} s: {state}", self.wait.as_secs()))
-                        .at("wait-ovn"),
-                )
-            }
+        if let Ok(result) = installed {
+            return result?.map_err(|e| Failed::later(e).at("configure-nic"));
         }
+        let interface = self
+            .ask(|reply| Ask::Interface(host.clone(), reply))
+            .await?;
+        let state = match interface {
+            None => "the port is gone from Open vSwitch".to_owned(),
+            Some(i) if i.ofport.is_none() => {
+                "ovs-vswitchd has not taken the port: is it running?".to_owned()
+            }
+            Some(i) => format!(
+                "ovn-controller has not bound logical port {} and installed its flows: is it connected to the southbound database?",
+                i.iface_id().map_or("", SmolStr::as_str)
+            ),
+        };
+        Err(Failed::later(format!("waited {} s: {state}", self.wait.as_secs())).at("wait-ovn"))
     }
 
     /// Takes an interface away as far as it exists. OVS first, so that it never looks at a device that is going.

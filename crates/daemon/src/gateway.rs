@@ -12,10 +12,10 @@ use crate::owner::Event;
 
 /// Between probes while the gateway answers, and while it does not.
 const CALM: Duration = Duration::from_secs(10);
-const EAGER: Duration = Duration::from_millis(500);
+const EAGER: Duration = Duration::from_millis(200);
 /// For one answer.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// Probes in a row that must fail before a gateway that answered counts as lost.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Probes in a row that must fail before a gateway counts as lost.
 const LOST_AFTER: u32 = 5;
 
 /// The handle by which the owner says what to probe.
@@ -68,7 +68,7 @@ async fn run(mut targets: watch::Receiver<Vec<IpAddr>>, events: mpsc::Sender<Eve
             }
             Err(_) => return,
         };
-        let patient = found.is_err() && matches!(verdict, Some(Ok(()))) && failures < LOST_AFTER;
+        let patient = found.is_err() && failures < LOST_AFTER;
         if !patient && verdict.as_ref() != Some(&found) {
             verdict = Some(found.clone());
             if events.send(Event::Gateway(found)).await.is_err() {

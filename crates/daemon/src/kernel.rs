@@ -43,7 +43,7 @@ pub fn spawn_worker(events: mpsc::Sender<Event>) -> io::Result<blocking::Sender<
         .spawn(move || {
             let mut worker = Worker::default();
             while let Ok(job) = inbox.recv() {
-                let report = worker.run(job);
+                let report = worker.run(&job);
                 if events.blocking_send(Event::Kernel(report)).is_err() {
                     return;
                 }
@@ -59,14 +59,14 @@ struct Worker {
 }
 
 impl Worker {
-    fn run(&mut self, job: Job) -> Report {
+    fn run(&mut self, job: &Job) -> Report {
         let mut report = Report {
             plan: Arc::clone(&job.plan),
             links: BTreeMap::new(),
             done: 0,
             error: None,
         };
-        if let Err(error) = self.reach(&job, &mut report) {
+        if let Err(error) = self.reach(job, &mut report) {
             // A socket in an unknown state is not worth keeping.
             self.socket = None;
             report.error = Some(error);

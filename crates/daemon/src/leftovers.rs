@@ -12,7 +12,7 @@ use smol_str::SmolStr;
 use tracing::debug;
 
 /// How long a pod must have been unknown before a port that looks alive is taken for a leftover.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the kernel says about one pod interface.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -41,7 +41,7 @@ use crate::views::node_facts;
 /// Between looks at what others may have spoiled without the kernel telling.
 const AUDIT: Duration = Duration::from_secs(30);
 /// Between searches for leftovers when nothing hints at any.
-const SWEEP: Duration = Duration::from_secs(60);
+const SWEEP: Duration = Duration::from_mins(1);
 
 /// One change of a watched kind.
 #[derive(Debug)]

@@ -78,7 +78,7 @@ pub fn compile(inputs: &NodeInputs<'_>) -> Compiled {
     tunnel(inputs, &mut out);
     join(inputs, &mut out);
     if inputs.subnets_listed {
-        routes(inputs, &mut out.plan);
+        out.plan.routes = routes(inputs, &out.plan);
         out.plan.nft = Some(render(&nft_inputs(inputs)));
     } else {
         out.waiting
@@ -153,11 +153,10 @@ fn join(inputs: &NodeInputs<'_>, out: &mut Compiled) {
 
 /// A route to every subnet behind the nodes, by the join gateway, with the node's own address as source, so that
 /// a pod answers to the address under which it knows the node. The join subnet itself is on link.
-fn routes(inputs: &NodeInputs<'_>, plan: &mut NodePlan) {
-    let Ok(join) = &inputs.node.join else { return };
-    if plan.join_port.is_none() {
-        return;
-    }
+fn routes(inputs: &NodeInputs<'_>, plan: &NodePlan) -> Option<BTreeSet<Route>> {
+    let join = inputs.node.join.as_ref().ok()?;
+    plan.join_port.as_ref()?;
+    let mut routes = BTreeSet::new();
     let node_ips = inputs.node.internal_ips;
     for subnet in inputs.subnets.values() {
         let routed = subnet.behind_nodes(&inputs.config.default_vpc)
@@ -175,7 +174,7 @@ fn routes(inputs: &NodeInputs<'_>, plan: &mut NodePlan) {
             ) else {
                 continue;
             };
-            plan.routes.insert(Route {
+            routes.insert(Route {
                 destination: *cidr,
                 gateway: Some(gateway),
                 device: JOIN_INTERFACE.into(),
@@ -183,6 +182,7 @@ fn routes(inputs: &NodeInputs<'_>, plan: &mut NodePlan) {
             });
         }
     }
+    Some(routes)
 }
 
 fn u2o(subnet: &SubnetFacts, default_vpc: &str) -> bool {

@@ -169,6 +169,7 @@ fn sysctls(plan: &NodePlan, state: &NodeState, ops: &mut Vec<KernelOp>) {
 }
 
 fn routes(plan: &NodePlan, state: &NodeState, ops: &mut Vec<KernelOp>) {
+    let Some(planned) = &plan.routes else { return };
     let mut elsewhere = BTreeSet::new();
     for found in &state.routes {
         if !plan.links.contains_key(&found.route.device) {
@@ -176,9 +177,8 @@ fn routes(plan: &NodePlan, state: &NodeState, ops: &mut Vec<KernelOp>) {
         }
     }
     // A destination that the host reaches by another interface of its own stays the host's.
-    let wanted =
-        |route: &Route| plan.routes.contains(route) && !elsewhere.contains(&route.destination);
-    for route in &plan.routes {
+    let wanted = |route: &Route| planned.contains(route) && !elsewhere.contains(&route.destination);
+    for route in planned {
         let device = state.links.contains_key(&route.device);
         let present = state
             .routes
@@ -190,7 +190,7 @@ fn routes(plan: &NodePlan, state: &NodeState, ops: &mut Vec<KernelOp>) {
     }
     for found in &state.routes {
         let ours = plan.links.contains_key(&found.route.device) && !found.by_kernel;
-        let replaced = plan.routes.iter().any(|route| {
+        let replaced = planned.iter().any(|route| {
             route.destination == found.route.destination
                 && route.device == found.route.device
                 && wanted(route)

@@ -89,8 +89,9 @@ pub struct NodePlan {
     /// `None` while the controller has not given the node its join address.
     pub join_port: Option<JoinPortPlan>,
     pub links: BTreeMap<SmolStr, LinkPlan>,
-    /// All static routes through our own links; others through them are removed.
-    pub routes: BTreeSet<Route>,
+    /// All static routes through our own links; others through them are removed. `None` = not known yet, leave what is
+    /// there.
+    pub routes: Option<BTreeSet<Route>>,
     /// Keys relative to `/proc/sys`, with `/` as separator. A key that does not exist is skipped.
     pub sysctls: BTreeMap<SmolStr, SmolStr>,
     /// The complete text of our nftables table; `None` = not known yet, leave what is there.
