@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use crate::error::{Error, code};
@@ -36,10 +36,10 @@ pub struct Config {
     pub timeout_seconds: Option<u32>,
     #[serde(rename = "prevResult")]
     pub prev_result: Option<Value>,
-    #[serde(rename = "cni.dev/valid-attachments")]
+    #[serde(rename = "cni.dev/valid-attachments", deserialize_with = "present")]
     pub valid_attachments: Option<Vec<Attachment>>,
     /// The name that the specification's text used by mistake; libcni sends both.
-    #[serde(rename = "cni.dev/attachments")]
+    #[serde(rename = "cni.dev/attachments", deserialize_with = "present")]
     pub attachments: Option<Vec<Attachment>>,
 }
 
@@ -59,6 +59,13 @@ pub struct Attachment {
     #[serde(rename = "containerID")]
     pub container_id: String,
     pub ifname: String,
+}
+
+/// A list that is there: libcni writes an empty one as `null`, which is not the same as leaving it out.
+fn present<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Vec<Attachment>>, D::Error> {
+    Ok(Some(Option::deserialize(deserializer)?.unwrap_or_default()))
 }
 
 impl Config {

@@ -597,6 +597,12 @@ fn gc_sends_what_is_still_valid() {
             }
         );
     }
+    // libcni writes a list of nothing as null.
+    let mut config = daemon.config("1.1.0");
+    config["cni.dev/valid-attachments"] = Value::Null;
+    assert!(run_with("GC", &config, nothing).success);
+    let request: GcRequest = daemon.saw(cni::PATH_GC);
+    assert!(request.valid_attachments.is_empty());
     // Without the list, everything would go.
     let (code, text) = run_with("GC", &daemon.config("1.1.0"), nothing).error();
     assert_eq!(code, code::INVALID_NETWORK_CONFIG);
