@@ -10,6 +10,30 @@
 //!  session:  Connecting -> LeaderCheck -> Schema -> Monitoring -> Live
 //! ```
 //!
+//! ```no_run
+//! use ovsdb::client::{Client, ClientConfig, Remote, ReplicaEvent, TableSelection};
+//! use ovsdb::wire::{Operation, Row};
+//!
+//! # async fn run() -> Result<(), Box<dyn std::error::Error>> {
+//! let remotes = Remote::parse_list("tcp:192.168.1.41:6641,tcp:192.168.1.42:6641")?;
+//! let config = ClientConfig::new(remotes, "OVN_Northbound")
+//!     .monitor("Logical_Switch", TableSelection::columns(["name", "ports"]));
+//! let (handle, mut events) = Client::connect(config)?;
+//! while let Some(event) = events.recv().await {
+//!     match event {
+//!         ReplicaEvent::Update(deltas) => println!("{} rows changed", deltas.len()),
+//!         ReplicaEvent::Synced => {
+//!             let row = Row::new().with("name", "sw0");
+//!             handle.submit(1, vec![Operation::insert("Logical_Switch", uuid::Uuid::nil(), row)]).await?;
+//!         }
+//!         ReplicaEvent::Outcome { token, result } => println!("transaction {token}: {result:?}"),
+//!         ReplicaEvent::Connected(_) | ReplicaEvent::Disconnected(_) => {}
+//!     }
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! **Order.** The server sends a client the changes of its own transaction before the transaction's result, and the
 //! client keeps this order: [`ReplicaEvent::Outcome`] comes after the [`ReplicaEvent::Update`] with its effects, and a
 //! future of [`Handle::transact`] becomes ready when that update is in the queue already.
@@ -28,6 +52,7 @@ mod handle;
 mod leader;
 mod queue;
 mod remote;
+mod reply;
 mod session;
 mod tls;
 mod transport;

@@ -291,7 +291,6 @@ pub(super) fn channel() -> (Queue, Events) {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 mod tests {
     use super::*;
     use crate::wire::Row;

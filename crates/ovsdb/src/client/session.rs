@@ -1,6 +1,5 @@
 //! The state machine of one connection: messages in, bytes and events out. It has no socket and no clock.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
 use std::mem;
@@ -14,14 +13,14 @@ use uuid::Uuid;
 
 use super::handle::ReplyTo;
 use super::leader::{self, Account, Seen};
+use super::reply::{rpc_error, transact_result};
 use super::{
     ClientConfig, Columns, Connected, Missing, MonitorMethod, Remote, ReplicaEvent, State,
     TransactError, TransactResult,
 };
 use crate::wire::{
-    DatabaseSchema, FramingError, Incoming, MonitorCondSinceReply, MonitorRequest, OpError,
-    OpOutcome, OpResult, Operation, Update2Params, Update3Params, UpdateParams, encode_error_reply,
-    encode_reply, encode_request,
+    DatabaseSchema, FramingError, Incoming, MonitorCondSinceReply, MonitorRequest, Operation,
+    Update2Params, Update3Params, UpdateParams, encode_error_reply, encode_reply, encode_request,
 };
 use crate::{Mirror, OutOfStep, RowDelta};
 
@@ -564,63 +563,4 @@ impl Session {
         }
         (self.outputs, self.memory)
     }
-}
-
-/// The `error` member of a reply: an `<error>` object, or only its tag.
-fn rpc_error(error: &RawValue) -> OpError {
-    if let Ok(error) = serde_json::from_str::<OpError>(error.get()) {
-        return error;
-    }
-    let tag = match serde_json::from_str::<Cow<'_, str>>(error.get()) {
-        Ok(tag) => tag.into_owned(),
-        Err(_) => error.get().to_owned(),
-    };
-    OpError {
-        error: tag,
-        details: String::new(),
-    }
-}
-
-/// Whether an error leaves open what became of the transaction: the cluster lost its leader under way, or the server
-/// gave up waiting for the commit.
-fn leaves_open(error: &OpError) -> bool {
-    matches!(error.error.as_str(), "cluster error" | "canceled")
-}
-
-fn transact_result(
-    operations: usize,
-    result: Result<&RawValue, &RawValue>,
-) -> Result<TransactResult, Lost> {
-    let refuse = |index, error: OpError| {
-        if leaves_open(&error) {
-            Err(TransactError::Unknown(error.to_string()))
-        } else {
-            Err(TransactError::Refused { index, error })
-        }
-    };
-    let outcomes: Vec<OpOutcome> = match result {
-        Ok(result) => serde_json::from_str(result.get())?,
-        Err(error) => return Ok(refuse(None, rpc_error(error))),
-    };
-    let mut results: Vec<OpResult> = Vec::with_capacity(outcomes.len());
-    for (index, outcome) in outcomes.into_iter().enumerate() {
-        match outcome {
-            OpOutcome::Done(result) => results.push(result),
-            OpOutcome::Error(error) => {
-                return Ok(refuse((index < operations).then_some(index), error));
-            }
-            OpOutcome::NotRun(()) => {
-                return Err(Lost(
-                    "a transaction's result without a reason why it stopped".to_owned(),
-                ));
-            }
-        }
-    }
-    if results.len() != operations {
-        return Err(Lost(format!(
-            "{} results for {operations} operations",
-            results.len()
-        )));
-    }
-    Ok(Ok(results))
 }

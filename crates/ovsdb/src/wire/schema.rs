@@ -175,10 +175,22 @@ impl ColumnType {
         }
     }
 
+    /// Whether [`ColumnType::normalize`] would leave the value as it is: almost always.
+    fn is_normal(&self, datum: &Datum) -> bool {
+        let key = self.key.ty != AtomicType::Real;
+        match &self.value {
+            None => key || datum.atoms().iter().all(|a| matches!(a, Atom::Real(_))),
+            Some(value) => key && value.ty != AtomicType::Real && datum.is_map(),
+        }
+    }
+
     /// Brings a value from the wire to this type: integers of a real column become reals, an empty set of a map column
     /// an empty map.
     #[must_use]
     pub fn normalize(&self, datum: Datum) -> Datum {
+        if self.is_normal(&datum) {
+            return datum;
+        }
         match &self.value {
             None if self.key.ty == AtomicType::Real => match datum {
                 Datum::Atom(atom) => Datum::Atom(self.key.normalize(atom)),
@@ -203,22 +215,17 @@ impl ColumnType {
 impl TableSchema {
     /// Brings a row from the wire to the form of a replica: typed values, no defaults, no unknown columns.
     #[must_use]
-    pub fn normalize_row(&self, row: Row) -> Row {
-        let needs_work = |column: &SmolStr, datum: &Datum| {
-            self.columns
-                .get(column)
-                .is_none_or(|c| c.ty.is_default(datum) || c.ty.normalize(datum.clone()) != *datum)
-        };
-        if !row.iter().any(|(c, d)| needs_work(c, d)) {
-            return row;
-        }
-        row.into_iter()
-            .filter_map(|(column, datum)| {
-                let ty = &self.columns.get(&column)?.ty;
-                let datum = ty.normalize(datum);
-                (!ty.is_default(&datum)).then_some((column, datum))
-            })
-            .collect()
+    pub fn normalize_row(&self, mut row: Row) -> Row {
+        row.retain(|column, datum| {
+            let Some(ColumnSchema { ty, .. }) = self.columns.get(column) else {
+                return false;
+            };
+            if !ty.is_normal(datum) {
+                *datum = ty.normalize(std::mem::take(datum));
+            }
+            !ty.is_default(datum)
+        });
+        row
     }
 
     /// Applies the `modify` of an `update2` or `update3` to a row in the form of a replica.
