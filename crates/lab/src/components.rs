@@ -177,14 +177,16 @@ fn plugin(lab: &Lab, node: &Node) -> Result<()> {
     capture(
         lab.command(Place::Node(&node.name), "sh")?
             // A plugin that is being executed cannot be overwritten, only replaced.
-            .args(["-c", "cp \"$1\" /opt/cni/bin/.kube-ovn && mv /opt/cni/bin/.kube-ovn /opt/cni/bin/kube-ovn", "sh"])
+            .args(["-c", "cp \"$1\" /opt/cni/bin/.kube-ovn && chmod 755 /opt/cni/bin/.kube-ovn && mv /opt/cni/bin/.kube-ovn /opt/cni/bin/kube-ovn", "sh"])
             .arg(source),
     )?;
     Ok(())
 }
 
 fn small_plugin() -> PathBuf {
-    checkout().join("target/x86_64-unknown-linux-musl/cni/kube-ovn")
+    // Where `crates/cni/build-static` puts it.
+    let triple = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    checkout().join("target").join(triple).join("cni/kube-ovn")
 }
 
 /// Ask a component's health endpoint inside its node; the text explains what it waits for.

@@ -8,7 +8,7 @@
 //! | [`holder`], [`network`], [`cgroup`] | namespaces, mounts, wires, cgroups |
 //! | [`ovn`], [`kubernetes`], [`components`] | what runs in a node |
 //! | [`up`], [`down`], [`status`] | the commands |
-//! | [`scenario`], [`scenarios`], [`demo`] | what is tried on a lab |
+//! | [`scenario`], [`stage`], [`scenarios`], [`demo`] | what is tried on a lab |
 
 pub mod cache;
 pub mod cgroup;
@@ -28,6 +28,7 @@ pub mod process;
 pub mod progress;
 pub mod scenario;
 pub mod scenarios;
+pub mod stage;
 pub mod status;
 pub mod table;
 pub mod up;

@@ -409,7 +409,7 @@ fn scenario_verb(
         })?);
     }
     if all {
-        chosen = scenarios::ALL.to_vec();
+        chosen = scenarios::usual();
     }
     let lab = Lab::open(name)?;
     let progress = Progress::new(format == Format::Json);

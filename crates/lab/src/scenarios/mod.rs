@@ -6,7 +6,7 @@ use crate::scenario::Scenario;
 macro_rules! scenarios {
     ($($module:ident),* $(,)?) => {
         $(pub mod $module;)*
-        /// All of them, in the order in which `--all` runs them.
+        /// All of them, in the order in which they run.
         pub const ALL: &[&Scenario] = &[$(&$module::SCENARIO),*];
     };
 }
@@ -17,9 +17,31 @@ scenarios![
     nodes_and_pods,
     api_server,
     cluster_dns,
+    way_out,
+    mtu,
+    dual_stack,
+    shared_switch,
+    subnet_by_hand,
+    live_annotations,
+    wrong_input,
+    kubernetes_itself,
+    ninety_pods,
+    nothing_left,
+    quiet_restart,
+    node_comes_and_goes,
+    clean_end,
+    five_hundred_pods,
 ];
 
 pub use seed_walkthrough as seed;
+
+/// What `--all` runs: everything but the benchmark.
+pub fn usual() -> Vec<&'static Scenario> {
+    ALL.iter()
+        .copied()
+        .filter(|scenario| scenario.name != five_hundred_pods::SCENARIO.name)
+        .collect()
+}
 
 /// A scenario by name.
 pub fn find(name: &str) -> Option<&'static Scenario> {

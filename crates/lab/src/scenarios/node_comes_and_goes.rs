@@ -1,0 +1,95 @@
+//! A node joins, is drained, deleted, and installed again under its old name; the others do not notice.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::lab::Lab;
+use crate::scenario::{Scenario, Stage, two_nodes};
+use crate::{down, ovn, up};
+
+pub const SCENARIO: Scenario = Scenario {
+    name: "node-comes-and-goes",
+    about: "a node is added, deleted and reinstalled with a new system-id; its stale chassis goes, the others lose no packet",
+    unfit: two_nodes,
+    run,
+};
+
+fn run(stage: &Stage<'_>) -> Result<()> {
+    stage.apply("apiVersion: v1\nkind: Namespace\nmetadata: {name: comes-and-goes}\n")?;
+    let first = stage.busybox("comes-and-goes", "first", stage.node(0)?)?;
+    let second = stage.busybox("comes-and-goes", "second", stage.node(1)?)?;
+    let number = stage.lab.nodes.iter().map(|n| n.number).max().unwrap_or(0) + 1;
+    let mut lab = Lab::open(&stage.lab.name)?;
+    let (told, sent, received) = stage.pings_during(&first, second.address()?, || {
+        let mut old = String::new();
+        for generation in 0..2 {
+            let system_id = come(stage, &mut lab, number, generation, &first)?;
+            ensure!(system_id != old, "the system-id is the old one");
+            if !old.is_empty() {
+                gone(stage, &old)?;
+            }
+            let name = lab.node(&number.to_string())?.name.clone();
+            down::remove_node(&mut lab, &name)?;
+            stage.eventually("the node's chassis to go", Duration::from_mins(1), || gone(stage, &system_id))?;
+            stage.eventually("the node's join port to go", Duration::from_secs(30), || {
+                let port = format!("name=node-{name}");
+                let rows = stage.rows("nb", "Logical_Switch_Port", &[&port])?;
+                ensure!(rows == 0, "the join port of {name} is still there");
+                Ok(())
+            })?;
+            old = system_id;
+        }
+        Ok(())
+    })
+    .inspect_err(|_| {
+        // Leave the lab as it was, whatever happened in between.
+        if let Ok(node) = lab.node(&number.to_string()).cloned() {
+            let _ = down::remove_node(&mut lab, &node.name);
+        }
+    })?;
+    let () = told;
+    ensure!(received == sent, "{} of {sent} pings between the other nodes were lost", sent - received);
+    stage.note(format!("{sent} pings between the other nodes, none lost"));
+    Ok(())
+}
+
+/// Add the node, see that a pod on it talks, and return its system-id.
+fn come(
+    stage: &Stage<'_>,
+    lab: &mut Lab,
+    number: u8,
+    generation: u32,
+    peer: &crate::scenario::Pod,
+) -> Result<String> {
+    let quiet = crate::progress::Progress::new(true);
+    up::add_node(lab, number, generation, &quiet)?;
+    let node = lab.node(&number.to_string())?.clone();
+    let name = format!("there-{generation}");
+    let manifest = crate::scenario::pod_manifest(
+        "comes-and-goes",
+        &name,
+        &node.name,
+        crate::images::BUSYBOX,
+        "[sleep, \"360000\"]",
+    );
+    stage.apply(&manifest)?;
+    let pod = stage.pod("comes-and-goes", &name)?;
+    // The stage knows the lab as it was before; the pod is reached from its peer.
+    stage.pings(peer, pod.address()?)?;
+    stage.delete(&manifest)?;
+    let chassis = ovn::ctl(
+        lab,
+        "sb",
+        &["--bare", "--columns=name", "find", "Chassis", &format!("hostname={}", node.name)],
+    )?;
+    let chassis = chassis.trim().to_owned();
+    ensure!(chassis == node.system_id, "the chassis of {} is {chassis:?}", node.name);
+    Some(chassis).filter(|c| !c.is_empty()).context("no chassis")
+}
+
+fn gone(stage: &Stage<'_>, system_id: &str) -> Result<()> {
+    let rows = stage.rows("sb", "Chassis", &[&format!("name={system_id}")])?;
+    ensure!(rows == 0, "chassis {system_id} is still there");
+    Ok(())
+}
