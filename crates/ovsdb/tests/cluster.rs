@@ -4,144 +4,24 @@
 mod common;
 
 use std::collections::BTreeSet;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use common::{Follower, id, northbound, port, switch};
+use common::{Follower, Writer, id, northbound, switch};
 use ovsdb::TransactError;
 use ovsdb::client::ReplicaEvent;
-use ovsdb::wire::{Condition, Datum, Mutation, Mutator, Operation, Row};
+use ovsdb::wire::{Condition, Datum, Mutation, Operation};
 use testkit::ovn::{Cluster, Schema};
 
-/// Makes one port per step, the way the controller does it: rows have UUIDs of our choice, and after an unknown outcome
-/// the replica says whether to try again. The switch counts the steps, so that a transaction that was committed twice
-/// would show.
-struct Writer {
-    follower: Follower,
-    step: u64,
-    unknown: usize,
-    unsent: usize,
-    longest: Duration,
-}
-
-const TRIES: usize = 1000;
-
-impl Writer {
-    async fn start(cluster: &Cluster) -> Self {
-        let mut config = northbound(&cluster.remotes());
-        config.inactivity = Duration::from_millis(500);
-        let mut follower = Follower::live(config).await;
-        let count = Row::new()
-            .with("name", "sw")
-            .with("external_ids", Datum::map([("made", "by the test")]));
-        let insert = Operation::insert("Logical_Switch", id("sw"), count);
-        let global = Operation::insert("NB_Global", id("global"), Row::new().with("nb_cfg", 0_i64));
-        follower.commit(0, vec![insert, global]).await.unwrap();
-        Self {
-            follower,
-            step: 0,
-            unknown: 0,
-            unsent: 0,
-            longest: Duration::ZERO,
-        }
-    }
-
-    fn name(step: u64) -> String {
-        format!("port-{step}")
-    }
-
-    fn operations(step: u64) -> Vec<Operation> {
-        let mut operations: Vec<_> = port("sw", &Self::name(step)).into();
-        operations.push(Operation::mutate(
-            "NB_Global",
-            Condition::Always(true),
-            vec![Mutation::new("nb_cfg", Mutator::Add, 1_i64)],
-        ));
-        operations
-    }
-
-    async fn write(&mut self) {
-        self.step += 1;
-        let row = id(&Self::name(self.step));
-        let start = Instant::now();
-        for _ in 0..TRIES {
-            match self
-                .follower
-                .commit(self.step, Self::operations(self.step))
-                .await
-            {
-                Ok(_) => {
-                    assert!(
-                        self.follower
-                            .replica
-                            .row("Logical_Switch_Port", row)
-                            .is_some(),
-                        "committed, and not in the replica"
-                    );
-                    break;
-                }
-                Err(TransactError::NotConnected) => {
-                    self.unsent += 1;
-                    self.follower.until(|f| f.synced).await;
-                }
-                Err(TransactError::Unknown(_)) => {
-                    self.unknown += 1;
-                    self.follower.drain();
-                    self.follower.until(|f| f.synced).await;
-                    if self
-                        .follower
-                        .replica
-                        .row("Logical_Switch_Port", row)
-                        .is_some()
-                    {
-                        break;
-                    }
-                }
-                Err(TransactError::Refused { error, .. })
-                    if error.error == "duplicate uuid" || error.error == "constraint violation" =>
-                {
-                    // An unknown one that was committed late, after we looked. The replica has it by now.
-                    assert!(
-                        self.follower
-                            .replica
-                            .row("Logical_Switch_Port", row)
-                            .is_some()
-                    );
-                    break;
-                }
-                Err(error) => panic!("{error}"),
-            }
-        }
-        self.longest = self.longest.max(start.elapsed());
-    }
-
-    /// Everything is there, once.
-    async fn check(&mut self, cluster: &Cluster) {
-        let expected: BTreeSet<_> = (1..=self.step).map(Self::name).collect();
-        let names = self.follower.names("Logical_Switch_Port");
-        assert_eq!(names.len() as u64, self.step);
-        assert_eq!(names.into_iter().collect::<BTreeSet<_>>(), expected);
-        let switch = self
-            .follower
-            .replica
-            .row("Logical_Switch", id("sw"))
-            .unwrap();
-        assert_eq!(switch.atoms("ports").len() as u64, self.step);
-
-        let fresh = Follower::live(northbound(&cluster.remotes())).await;
-        assert_eq!(self.follower.replica, fresh.replica);
-        let count = cluster.ctl(["get", "nb_global", ".", "nb_cfg"]);
-        assert_eq!(
-            count.trim().parse::<u64>().unwrap(),
-            self.step,
-            "doubled or lost"
-        );
-    }
+async fn start(cluster: &Cluster) -> Writer {
+    let mut config = northbound(&cluster.remotes());
+    config.inactivity = Duration::from_millis(500);
+    Writer::start(config).await
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leader_is_killed_while_we_write() {
     let mut cluster = Cluster::start(Schema::Northbound);
-    let mut writer = Writer::start(&cluster).await;
+    let mut writer = start(&cluster).await;
     for round in 0..3 {
         let leader = cluster.wait_for_leader();
         assert_eq!(
@@ -200,13 +80,13 @@ async fn the_leader_is_killed_while_we_write() {
         "{:?}",
         writer.longest
     );
-    writer.check(&cluster).await;
+    writer.check(&cluster.remotes()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leader_freezes_and_comes_back() {
     let mut cluster = Cluster::start(Schema::Northbound);
-    let mut writer = Writer::start(&cluster).await;
+    let mut writer = start(&cluster).await;
     for _ in 0..10 {
         writer.write().await;
     }
@@ -230,13 +110,13 @@ async fn the_leader_freezes_and_comes_back() {
         "{:?}",
         writer.longest
     );
-    writer.check(&cluster).await;
+    writer.check(&cluster.remotes()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_frozen_follower_disturbs_nobody() {
     let mut cluster = Cluster::start(Schema::Northbound);
-    let mut writer = Writer::start(&cluster).await;
+    let mut writer = start(&cluster).await;
     let leader = cluster.wait_for_leader();
     cluster.freeze((leader + 1) % 3);
     for _ in 0..20 {
@@ -244,7 +124,7 @@ async fn a_frozen_follower_disturbs_nobody() {
     }
     assert_eq!(writer.follower.connections, 1);
     assert_eq!(writer.unknown, 0);
-    writer.check(&cluster).await;
+    writer.check(&cluster.remotes()).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -281,7 +161,7 @@ async fn follows_the_leadership_at_once_and_fetches_only_what_changed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_a_majority_nothing_is_written_and_then_it_goes_on() {
     let mut cluster = Cluster::start(Schema::Northbound);
-    let mut writer = Writer::start(&cluster).await;
+    let mut writer = start(&cluster).await;
     writer.write().await;
     let leader = cluster.wait_for_leader();
     let others = [(leader + 1) % 3, (leader + 2) % 3];
@@ -302,7 +182,7 @@ async fn without_a_majority_nothing_is_written_and_then_it_goes_on() {
     for _ in 0..5 {
         writer.write().await;
     }
-    writer.check(&cluster).await;
+    writer.check(&cluster.remotes()).await;
     assert!(
         writer
             .follower

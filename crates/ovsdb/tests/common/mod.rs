@@ -7,13 +7,14 @@
     reason = "each test program uses a part of it; a test may fail"
 )]
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use ovsdb::client::{
     Client, ClientConfig, Connected, Events, Handle, Remote, ReplicaEvent, TableSelection,
 };
-use ovsdb::wire::{Condition, Datum, Mutation, Operation, Row};
-use ovsdb::{Replica, TransactResult};
+use ovsdb::wire::{Condition, Datum, Mutation, Mutator, Operation, Row};
+use ovsdb::{Replica, TransactError, TransactResult};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -184,5 +185,127 @@ impl Follower {
             .collect();
         names.sort();
         names
+    }
+}
+
+/// Makes one port per step, the way the controller does it: rows have UUIDs of our choice, and after an unknown outcome
+/// the replica says whether to try again. `nb_cfg` counts the steps, so that a transaction that was committed twice
+/// would show.
+pub struct Writer {
+    pub follower: Follower,
+    pub step: u64,
+    pub unknown: usize,
+    pub unsent: usize,
+    pub longest: Duration,
+}
+
+impl Writer {
+    pub async fn start(config: ClientConfig) -> Self {
+        let mut follower = Follower::live(config).await;
+        let global = Operation::insert("NB_Global", id("global"), Row::new().with("nb_cfg", 0_i64));
+        follower
+            .commit(0, vec![switch("sw"), global])
+            .await
+            .unwrap();
+        Self {
+            follower,
+            step: 0,
+            unknown: 0,
+            unsent: 0,
+            longest: Duration::ZERO,
+        }
+    }
+
+    fn name(step: u64) -> String {
+        format!("port-{step}")
+    }
+
+    fn operations(step: u64) -> Vec<Operation> {
+        let mut operations: Vec<_> = port("sw", &Self::name(step)).into();
+        operations.push(Operation::mutate(
+            "NB_Global",
+            Condition::Always(true),
+            vec![Mutation::new("nb_cfg", Mutator::Add, 1_i64)],
+        ));
+        operations
+    }
+
+    pub async fn write(&mut self) {
+        self.step += 1;
+        let row = id(&Self::name(self.step));
+        let start = Instant::now();
+        loop {
+            match self
+                .follower
+                .commit(self.step, Self::operations(self.step))
+                .await
+            {
+                Ok(_) => {
+                    assert!(
+                        self.follower
+                            .replica
+                            .row("Logical_Switch_Port", row)
+                            .is_some(),
+                        "committed, and not in the replica"
+                    );
+                    break;
+                }
+                Err(TransactError::NotConnected) => {
+                    self.unsent += 1;
+                    self.follower.until(|f| f.synced).await;
+                }
+                Err(TransactError::Unknown(_)) => {
+                    self.unknown += 1;
+                    self.follower.drain();
+                    self.follower.until(|f| f.synced).await;
+                    if self
+                        .follower
+                        .replica
+                        .row("Logical_Switch_Port", row)
+                        .is_some()
+                    {
+                        break;
+                    }
+                }
+                Err(TransactError::Refused { error, .. })
+                    if error.error == "duplicate uuid" || error.error == "constraint violation" =>
+                {
+                    // An unknown one that was committed late, after we looked. The replica has it by now.
+                    assert!(
+                        self.follower
+                            .replica
+                            .row("Logical_Switch_Port", row)
+                            .is_some()
+                    );
+                    break;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        self.longest = self.longest.max(start.elapsed());
+    }
+
+    /// Everything is there, once; `remotes` leads to the servers themselves.
+    pub async fn check(&mut self, remotes: &str) {
+        let expected: BTreeSet<_> = (1..=self.step).map(Self::name).collect();
+        let names = self.follower.names("Logical_Switch_Port");
+        assert_eq!(names.len() as u64, self.step);
+        assert_eq!(names.into_iter().collect::<BTreeSet<_>>(), expected);
+        let switch = self.follower.replica.row("Logical_Switch", id("sw"));
+        assert_eq!(switch.unwrap().atoms("ports").len() as u64, self.step);
+
+        let config = northbound(remotes).monitor("NB_Global", TableSelection::columns(["nb_cfg"]));
+        let fresh = Follower::live(config).await;
+        for table in ["Logical_Switch", "Logical_Switch_Port"] {
+            assert!(
+                self.follower
+                    .replica
+                    .rows(table)
+                    .eq(fresh.replica.rows(table))
+            );
+        }
+        let (_, global) = fresh.replica.rows("NB_Global").next().unwrap();
+        let count = u64::try_from(global.int("nb_cfg")).unwrap();
+        assert_eq!(count, self.step, "doubled or lost");
     }
 }
