@@ -1,1 +1,462 @@
-//! The controller without its sockets: step(Event) -> Effects
+//! The controller without its sockets.
+//!
+//! ```text
+//!                    ┌───────────────────────── Engine (one owner, no async) ─────────────────────────┐
+//!  watches ── Kube ─>│ Watches ─> World ─> dirty units ─> compile ─┬─> Diff (desired x replica) ─> Nb │─> transactions
+//!  replicas ─ Nb/Sb >│    │         ^                              ├─> States ─────────────> Kube     │─> API writes
+//!  answers ── Done ─>│    v         │ leases that are stored       └─> Notices ────────────> Notice   │─> events
+//!  lease ── Lease ──>│ Ledger ─> Ipam <── ports (allocate, persist, program, announce, and back)      │
+//!  time ──── Tick ──>└────────────────────────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! [`Engine::step`] takes one [`Event`] and the time, and returns [`Effect`]s. It has no sockets, no clock and no
+//! chance: the same events at the same times give the same effects. Adapters carry effects out and report how they
+//! ended; a simulator does both in virtual time.
+//!
+//! # What holds
+//!
+//! * **Order for a pod**: allocate, store the IP resource, commit its rows, and only then tell the pod. Back: rows, IP
+//!   resource, address. See [`PortState`].
+//! * **Barrier**: before every watch has listed, the replica is complete and the ledger is restored, nothing is
+//!   allocated, written or deleted.
+//! * **Fence**: every northbound transaction holds only under the epoch that this engine took. See the module `fence`.
+//! * **Standby is hot**: it computes everything, down to the pending transactions, and writes nothing.
+//! * **Writes are level-triggered**: what an object should be is compared with what the API server last showed. A lost
+//!   answer, a conflict and a restart are the same case: compare again.
+
+mod allocate;
+mod chassis;
+mod config;
+mod effect;
+mod event;
+mod fence;
+mod flush;
+mod ips;
+pub mod lease;
+mod ledger;
+mod notices;
+mod objects;
+mod ports;
+mod report;
+mod subnets;
+mod watches;
+mod writes;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::v1::{Subnet, Vpc};
+use api::view::IpView;
+use fabric::{Change, PortName, Unit, World, compile};
+use ipam::Ipam;
+use jiff::Timestamp;
+use net::{DualStack, RangeSet};
+use smol_str::SmolStr;
+
+pub use config::Config;
+pub use effect::{CommitKind, Effect, EffectId, KubeWrite, LogLine, Notice, Part};
+pub use event::{
+    CommitOutcome, Event, Kind, KubeEvent, KubeOutcome, LeaseEvent, Object, ObjectKey, ReplicaEvent,
+};
+pub use fence::{EPOCH_KEY, LEADER_KEY, Role, fence};
+pub use ports::PortState;
+pub use report::{Report, SubnetReport};
+pub use writes::Ended;
+
+use flush::Nb;
+use ledger::Ledger;
+use notices::{Notices, Source};
+use objects::States;
+use ports::Port;
+use watches::Watches;
+use writes::Writes;
+
+/// The whole controller as a value.
+#[derive(Debug)]
+pub struct Engine {
+    config: Config,
+    /// Latest time that was told; never goes back.
+    now: Timestamp,
+    /// The id of the next effect.
+    next: u64,
+    role: Role,
+    /// Whether the barrier has fallen. Never unset.
+    open: bool,
+
+    // What is known.
+    watches: Watches,
+    world: World,
+    ipam: Ipam,
+    ledger: Ledger,
+    /// Subnets and Vpcs as the API server shows them, for comparison with what they should be.
+    subnets: BTreeMap<SmolStr, Subnet>,
+    vpcs: BTreeMap<SmolStr, Vpc>,
+    /// InternalIPs of nodes, which no pod gets.
+    node_addresses: DualStack<RangeSet>,
+
+    // What follows from it.
+    nb: Nb,
+    sb: chassis::Sb,
+    states: States,
+    notices: Notices,
+    ports: BTreeMap<PortName, Port>,
+
+    // What is to be looked at.
+    changes: Vec<Change>,
+    dirty: BTreeSet<Unit>,
+    todo_ports: BTreeSet<PortName>,
+    todo: BTreeSet<ObjectKey>,
+    /// Ports that wait for the database, and objects whose status does.
+    in_nb: BTreeSet<PortName>,
+    after_nb: BTreeSet<ObjectKey>,
+    nb_changed: bool,
+    nodes_changed: bool,
+
+    // Writes and times.
+    writes: Writes,
+    status_at: BTreeMap<ObjectKey, Timestamp>,
+    later: BTreeMap<ObjectKey, Timestamp>,
+    wake: Option<Timestamp>,
+    out: Vec<Effect>,
+}
+
+impl Engine {
+    /// An engine that knows nothing yet.
+    pub fn new(config: Config, now: Timestamp) -> Self {
+        Self {
+            nb: Nb::new(&config),
+            world: World::new(config.fabric.clone()),
+            ipam: Ipam::new(&config.cluster.to_string()),
+            config,
+            now,
+            next: 0,
+            role: Role::Standby,
+            open: false,
+            watches: Watches::default(),
+            ledger: Ledger::default(),
+            subnets: BTreeMap::new(),
+            vpcs: BTreeMap::new(),
+            node_addresses: DualStack::NONE,
+            sb: chassis::Sb::default(),
+            states: States::default(),
+            notices: Notices::default(),
+            ports: BTreeMap::new(),
+            changes: Vec::new(),
+            dirty: BTreeSet::new(),
+            todo_ports: BTreeSet::new(),
+            todo: BTreeSet::new(),
+            in_nb: BTreeSet::new(),
+            after_nb: BTreeSet::new(),
+            nb_changed: false,
+            nodes_changed: false,
+            writes: Writes::default(),
+            status_at: BTreeMap::new(),
+            later: BTreeMap::new(),
+            wake: None,
+            out: Vec::new(),
+        }
+    }
+
+    /// One event happens at `now`.
+    pub fn step(&mut self, event: Event, now: Timestamp) -> Vec<Effect> {
+        self.step_all([event], now)
+    }
+
+    /// Several events happen at `now`, in this order; they are settled together.
+    pub fn step_all(
+        &mut self,
+        events: impl IntoIterator<Item = Event>,
+        now: Timestamp,
+    ) -> Vec<Effect> {
+        self.now = self.now.max(now);
+        for event in events {
+            self.take(event);
+        }
+        self.settle();
+        std::mem::take(&mut self.out)
+    }
+
+    fn take(&mut self, event: Event) {
+        match event {
+            Event::Kube(KubeEvent::Begin(kind)) => self.watches.begin(kind),
+            Event::Kube(KubeEvent::Apply(object)) => self.apply(object),
+            Event::Kube(KubeEvent::Delete {
+                key,
+                resource_version,
+            }) => {
+                if self.watches.delete(&key, &resource_version) {
+                    self.gone(&key);
+                }
+            }
+            Event::Kube(KubeEvent::End(kind)) => {
+                for key in self.watches.end(kind) {
+                    self.gone(&key);
+                }
+            }
+            Event::Nb(event) => self.nb_event(event),
+            Event::Sb(event) => self.sb_event(event),
+            Event::KubeDone { id, outcome } => self.kube_done(id, outcome),
+            Event::Committed { id, outcome } => {
+                let _ = self.nb_done(id, &outcome) || self.sb_done(id, &outcome);
+            }
+            Event::Lease(lease) => self.lease(lease),
+            // Whoever ticks early must be told again.
+            Event::Tick => self.wake = None,
+            Event::ReleaseBrakes => self.release_brakes(),
+        }
+    }
+
+    /// An object is as shown, unless something newer is known.
+    pub(crate) fn apply(&mut self, object: Object) {
+        if !self.watches.apply(&object) {
+            return;
+        }
+        let key = object.key();
+        self.writes.seen(&key, object.resource_version());
+        match object {
+            Object::Pod(pod) => {
+                self.todo_ports.insert(pod.port_name());
+                self.changes.push(Change::Pod(pod.key.clone(), Some(pod)));
+            }
+            Object::Node(node) => {
+                self.todo_ports.insert(node.port_name());
+                self.nodes_changed = true;
+                self.changes
+                    .push(Change::Node(node.name.clone(), Some(node)));
+            }
+            Object::Namespace(namespace) => {
+                self.changes
+                    .push(Change::Namespace(namespace.name.clone(), Some(namespace)));
+            }
+            Object::Subnet(subnet) => {
+                self.subnets.insert(key.name.clone(), (*subnet).clone());
+                self.changes
+                    .push(Change::Subnet(key.name.clone(), Some(subnet)));
+            }
+            Object::Vpc(vpc) => {
+                self.vpcs.insert(key.name.clone(), (*vpc).clone());
+                self.changes.push(Change::Vpc(key.name.clone(), Some(vpc)));
+            }
+            Object::Ip(ip) => match IpView::try_from(&*ip) {
+                Ok(view) => self.record(view),
+                Err(error) => self.log(LogLine::Warning {
+                    text: error.to_string(),
+                }),
+            },
+        }
+        self.touch(key);
+    }
+
+    /// An object is gone.
+    fn gone(&mut self, key: &ObjectKey) {
+        self.status_at.remove(key);
+        self.later.remove(key);
+        let name = key.name.clone();
+        match key.kind {
+            Kind::Pod => {
+                let pod = api::view::PodKey::new(key.namespace.clone(), name);
+                self.todo_ports.insert(pod.port_name());
+                self.changes.push(Change::Pod(pod, None));
+            }
+            Kind::Node => {
+                self.todo_ports.insert(api::view::node_port_name(&name));
+                self.nodes_changed = true;
+                self.changes.push(Change::Node(name, None));
+            }
+            Kind::Namespace => self.changes.push(Change::Namespace(name, None)),
+            Kind::Subnet => {
+                self.subnets.remove(&name);
+                self.changes.push(Change::Subnet(name, None));
+            }
+            Kind::Vpc => {
+                self.vpcs.remove(&name);
+                self.changes.push(Change::Vpc(name, None));
+            }
+            Kind::Ip => self.erase(&name),
+        }
+        self.touch(key.clone());
+    }
+
+    /// Works until nothing follows any more, then asks for what is to be done.
+    fn settle(&mut self) {
+        if self.role.until().is_some_and(|until| self.now >= until) {
+            self.stop(Role::Standby, "the lease was not renewed in time");
+        }
+        self.absorb();
+        if !self.open && self.is_complete() {
+            self.open_barrier();
+        }
+        if self.open {
+            self.work();
+            self.after_nb();
+            self.work();
+            self.flush();
+            self.flush_sb();
+            let due: Vec<_> = self
+                .later
+                .iter()
+                .filter(|(_, at)| **at <= self.now)
+                .map(|(key, _)| key.clone())
+                .collect();
+            for key in due {
+                self.later.remove(&key);
+                self.touch(key);
+            }
+            self.write_objects();
+            if self.is_active() {
+                let notices = self.notices.take();
+                self.out.extend(notices.into_iter().map(Effect::Notice));
+            }
+        }
+        self.set_timer();
+    }
+
+    /// Changes go into the world.
+    fn absorb(&mut self) {
+        if !self.changes.is_empty() {
+            let changes = std::mem::take(&mut self.changes);
+            self.dirty.extend(self.world.apply_all(changes));
+            if self.open {
+                self.dirty.extend(self.world.settle());
+            }
+        }
+        if std::mem::take(&mut self.nodes_changed) {
+            self.note_node_addresses();
+            self.sb.touch();
+        }
+    }
+
+    /// Compiles dirty units and moves ports on, until neither gives the other anything to do.
+    fn work(&mut self) {
+        loop {
+            self.absorb();
+            for unit in std::mem::take(&mut self.dirty) {
+                self.compile(&unit);
+            }
+            if self.todo_ports.is_empty() {
+                break;
+            }
+            for port in std::mem::take(&mut self.todo_ports) {
+                self.advance(&port);
+            }
+        }
+    }
+
+    fn compile(&mut self, unit: &Unit) {
+        let compiled = compile(unit, &self.world);
+        self.nb.set(unit, compiled.fragment);
+        for key in self.states.set(unit, compiled.desired) {
+            self.touch(key);
+        }
+        let notices = compiled
+            .problems
+            .iter()
+            .map(|problem| self.notice_of(problem))
+            .collect();
+        self.notices.set(Source::Unit(unit.clone()), notices);
+        match unit {
+            Unit::Subnet(name) => self.sync_pool(name),
+            // Other subnets may be open to its pods now.
+            Unit::Namespace(_) => self.wake_waiting(),
+            Unit::Port(name) => drop(self.todo_ports.insert(name.clone())),
+            Unit::Node(name) => drop(self.todo_ports.insert(api::view::node_port_name(name))),
+            Unit::Global | Unit::Vpc(_) | Unit::Gateway { .. } => {}
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.nb.is_synced() && self.watches.missing().next().is_none()
+    }
+
+    /// Every watch has listed and the replica is complete: the ledger is restored, and work begins.
+    fn open_barrier(&mut self) {
+        self.open = true;
+        self.dirty.extend(self.world.settle());
+        let subnets: Vec<SmolStr> = self.world.subnets().map(|s| s.name.clone()).collect();
+        for subnet in &subnets {
+            self.sync_pool(subnet);
+        }
+        self.restore();
+        self.dirty.extend(self.world.units());
+        self.todo_ports.extend(self.all_ports());
+        self.log(LogLine::Ready {
+            leases: self.ledger.len(),
+        });
+    }
+
+    fn lease(&mut self, event: LeaseEvent) {
+        match (event, self.role) {
+            (LeaseEvent::Standby, Role::Standby) => {}
+            (LeaseEvent::Standby, _) => self.stop(Role::Standby, "the lease belongs to another"),
+            (LeaseEvent::Leader { until }, Role::Leader { epoch, .. }) => {
+                self.role = Role::Leader { until, epoch }
+            }
+            // Still fenced: this is the guarantee that we had when we lost the epoch.
+            (LeaseEvent::Leader { until }, Role::Fenced { until: old }) if until <= old => {}
+            (LeaseEvent::Leader { until }, _) => self.role = Role::Candidate { until },
+        }
+    }
+
+    /// The epoch is ours: everything is looked at once.
+    pub(crate) fn take_office(&mut self, epoch: u64) {
+        let Role::Candidate { until } = self.role else {
+            return;
+        };
+        self.role = Role::Leader { until, epoch };
+        self.log(LogLine::Leading { epoch });
+        self.todo_ports.extend(self.all_ports());
+        for kind in Kind::ALL {
+            let keys: Vec<ObjectKey> = self.watches.of(kind).cloned().collect();
+            self.todo.extend(keys);
+        }
+        self.todo.extend(self.states.create.keys().cloned());
+    }
+
+    /// Stops writing.
+    pub(crate) fn stop(&mut self, role: Role, why: &str) {
+        if self.role != role {
+            self.log(LogLine::Stopped {
+                why: why.to_owned(),
+            });
+        }
+        self.role = role;
+        self.writes.abandon();
+        self.nb.abandon();
+        self.sb.abandon();
+        self.status_at.clear();
+        self.later.clear();
+    }
+
+    /// Whether this engine decides and writes.
+    pub(crate) const fn is_active(&self) -> bool {
+        self.open && matches!(self.role, Role::Leader { .. })
+    }
+
+    pub(crate) fn next_id(&mut self) -> EffectId {
+        self.next += 1;
+        EffectId(self.next)
+    }
+
+    /// Asks for the next tick, if that changed.
+    fn set_timer(&mut self) {
+        let now = self.now;
+        let active = self.is_active();
+        let times = [
+            self.role.until(),
+            self.writes.next_due(now),
+            self.nb.next_due(now),
+            self.sb.next_due(now),
+            self.later
+                .values()
+                .copied()
+                .filter(|t| active && *t > now)
+                .min(),
+        ];
+        let next = times.into_iter().flatten().min();
+        if next != self.wake {
+            self.wake = next;
+            if let Some(at) = next {
+                self.out.push(Effect::Wake(at));
+            }
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! Chassis of nodes that are gone or were installed anew.
+//!
+//! ovn-controller registers its node in the southbound database under the machine's system-id and never removes a
+//! predecessor. Until somebody does, every other node keeps a tunnel to it. A chassis is stale if it is known to be a
+//! node's (it carries our tag, or the host name of a node) and that node is gone or names another chassis.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use ovsdb::RowDelta;
+use ovsdb::wire::{Condition, Datum, Mutation, Operation, Row};
+use smol_str::SmolStr;
+use uuid::Uuid;
+
+use crate::Engine;
+use crate::effect::{CommitKind, Effect, EffectId, LogLine};
+use crate::event::{CommitOutcome, ReplicaEvent};
+use crate::flush::Link;
+use crate::lease::signed;
+
+const CHASSIS: &str = "Chassis";
+const CHASSIS_PRIVATE: &str = "Chassis_Private";
+const IDS: &str = "external_ids";
+/// `external_ids` key of a chassis: the node that it is.
+const NODE_KEY: &str = "kube-ovn.io/node";
+/// Pause after a failed transaction.
+const PAUSE: Duration = Duration::from_secs(1);
+/// A chassis that comes back after its removal (its ovn-controller still runs) is left for this long.
+const AGAIN: Duration = Duration::from_mins(1);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Chassis {
+    name: SmolStr,
+    hostname: SmolStr,
+    node: Option<SmolStr>,
+    vendor: bool,
+    remote: bool,
+}
+
+impl Chassis {
+    fn of(row: &Row) -> Self {
+        Self {
+            name: row.str("name").into(),
+            hostname: row.str("hostname").into(),
+            node: row.map_str(IDS, NODE_KEY).map(SmolStr::new),
+            vendor: row.map_str(IDS, ovn::VENDOR_KEY) == Some(ovn::VENDOR),
+            remote: row.map_str("other_config", "is-remote") == Some("true"),
+        }
+    }
+}
+
+/// The southbound side of the engine.
+#[derive(Debug, Default)]
+pub(crate) struct Sb {
+    pub(crate) link: Link,
+    chassis: BTreeMap<Uuid, Chassis>,
+    private: BTreeMap<Uuid, SmolStr>,
+    in_flight: Option<EffectId>,
+    pause: Option<Timestamp>,
+    removed: BTreeMap<SmolStr, Timestamp>,
+    /// Whether looking again may find something.
+    stale: bool,
+    pub(crate) counts: BTreeMap<(CommitKind, &'static str), u64>,
+}
+
+impl Sb {
+    fn apply(&mut self, delta: &RowDelta) {
+        let row: Option<&Arc<Row>> = delta.new.as_ref();
+        match (delta.table.as_str(), row) {
+            (CHASSIS, Some(row)) => drop(self.chassis.insert(delta.uuid, Chassis::of(row))),
+            (CHASSIS, None) => drop(self.chassis.remove(&delta.uuid)),
+            (CHASSIS_PRIVATE, Some(row)) => {
+                drop(self.private.insert(delta.uuid, row.str("name").into()));
+            }
+            (CHASSIS_PRIVATE, None) => drop(self.private.remove(&delta.uuid)),
+            _ => return,
+        }
+        self.stale = true;
+    }
+
+    pub(crate) const fn touch(&mut self) {
+        self.stale = true;
+    }
+
+    pub(crate) fn abandon(&mut self) {
+        self.in_flight = None;
+        self.stale = true;
+    }
+
+    pub(crate) fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
+        let again = self
+            .removed
+            .values()
+            .map(|t| t.saturating_add(signed(AGAIN)).unwrap_or(Timestamp::MAX));
+        self.pause
+            .into_iter()
+            .chain(again)
+            .filter(|t| *t > now)
+            .min()
+    }
+
+    pub(crate) fn chassis(&self) -> usize {
+        self.chassis.len()
+    }
+}
+
+impl Engine {
+    pub(crate) fn sb_event(&mut self, event: ReplicaEvent) {
+        match event {
+            ReplicaEvent::Connected(_) => self.sb.link = Link::Loading,
+            ReplicaEvent::Deltas(deltas) => deltas.iter().for_each(|delta| self.sb.apply(delta)),
+            ReplicaEvent::Synced => {
+                self.sb.link = Link::Synced;
+                self.sb.stale = true;
+            }
+            ReplicaEvent::Disconnected(_) => self.sb.link = Link::Down,
+        }
+    }
+
+    /// Tags the chassis of nodes, and removes stale ones.
+    pub(crate) fn flush_sb(&mut self) {
+        let now = self.now;
+        if !self.is_active()
+            || self.sb.link != Link::Synced
+            || self.sb.in_flight.is_some()
+            || self.sb.pause.is_some_and(|t| t > now)
+        {
+            return;
+        }
+        self.sb.pause = None;
+        let expired = |t: &Timestamp| t.saturating_add(signed(AGAIN)).is_ok_and(|end| end <= now);
+        let before = self.sb.removed.len();
+        self.sb.removed.retain(|_, t| !expired(t));
+        if self.sb.removed.len() == before && !self.sb.stale {
+            return;
+        }
+        self.sb.stale = false;
+        let (ops, removed) = self.chassis_ops();
+        if ops.is_empty() {
+            return;
+        }
+        for name in removed {
+            self.log(LogLine::Warning {
+                text: format!("removing stale chassis {name}"),
+            });
+            self.sb.removed.insert(name, now);
+        }
+        let id = self.next_id();
+        self.sb.in_flight = Some(id);
+        self.out.push(Effect::Sb { id, ops });
+    }
+
+    fn chassis_ops(&self) -> (Vec<Operation>, BTreeSet<SmolStr>) {
+        let mut of_node: BTreeMap<&str, Option<&str>> = BTreeMap::new();
+        let mut node_of: BTreeMap<&str, &str> = BTreeMap::new();
+        for node in self.world.nodes() {
+            let chassis = node.annotation(api::keys::CHASSIS);
+            of_node.insert(&node.name, chassis);
+            if let Some(chassis) = chassis {
+                node_of.insert(chassis, &node.name);
+            }
+        }
+        let mut ops = Vec::new();
+        let mut removed = BTreeSet::new();
+        for (uuid, chassis) in &self.sb.chassis {
+            if let Some(node) = node_of.get(chassis.name.as_str()) {
+                if chassis.node.as_deref() != Some(node) || !chassis.vendor {
+                    let ids = Datum::map([(NODE_KEY, *node), (ovn::VENDOR_KEY, ovn::VENDOR)]);
+                    ops.push(Operation::mutate(
+                        CHASSIS,
+                        Condition::row(*uuid),
+                        vec![
+                            Mutation::delete_keys(IDS, [NODE_KEY, ovn::VENDOR_KEY]),
+                            Mutation::insert(IDS, ids),
+                        ],
+                    ));
+                }
+                continue;
+            }
+            let is_stale = match (&chassis.node, of_node.get(chassis.hostname.as_str())) {
+                // Ours: stale once its node is gone, or names another one.
+                (Some(node), _) => of_node.get(node.as_str()).is_none_or(Option::is_some),
+                // The Go implementation's tag does not name the node.
+                (None, None) => chassis.vendor,
+                (None, Some(named)) => named.is_some(),
+            };
+            if is_stale && !chassis.remote && !self.sb.removed.contains_key(&chassis.name) {
+                ops.push(Operation::delete(CHASSIS, Condition::row(*uuid)));
+                let private = self
+                    .sb
+                    .private
+                    .iter()
+                    .filter(|(_, name)| **name == chassis.name);
+                ops.extend(
+                    private
+                        .map(|(uuid, _)| Operation::delete(CHASSIS_PRIVATE, Condition::row(*uuid))),
+                );
+                removed.insert(chassis.name.clone());
+            }
+        }
+        (ops, removed)
+    }
+
+    /// The end of a transaction; `false` if it was not ours.
+    pub(crate) fn sb_done(&mut self, id: EffectId, outcome: &CommitOutcome) -> bool {
+        if self.sb.in_flight != Some(id) {
+            return false;
+        }
+        self.sb.in_flight = None;
+        self.sb.stale = true;
+        let label = if *outcome == CommitOutcome::Committed {
+            "committed"
+        } else {
+            "failed"
+        };
+        *self
+            .sb
+            .counts
+            .entry((CommitKind::Chassis, label))
+            .or_default() += 1;
+        if *outcome != CommitOutcome::Committed {
+            self.sb.pause = self.now.saturating_add(signed(PAUSE)).ok();
+            self.log(LogLine::Warning {
+                text: format!("southbound transaction failed: {outcome:?}"),
+            });
+        }
+        true
+    }
+}

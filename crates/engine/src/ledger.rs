@@ -1,0 +1,232 @@
+//! The ledger of addresses: IP resources as the API server holds them, and how the allocator stands to each.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use api::view::{IpView, NodeView, PodView};
+use fabric::{PortName, PortOwner};
+use ipam::IpamError;
+use smol_str::SmolStr;
+
+use crate::Engine;
+use crate::event::{Kind, ObjectKey};
+
+/// How the allocator took a record.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// The addresses are this port's.
+    Held,
+    /// An address of it is another port's.
+    Taken(PortName),
+    /// The allocator cannot hold it; why.
+    Unusable(String),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Record {
+    pub(crate) ip: IpView,
+    pub(crate) standing: Standing,
+}
+
+/// IP resources by name.
+#[derive(Debug, Default)]
+pub(crate) struct Ledger {
+    records: BTreeMap<PortName, Record>,
+    /// Shown before the barrier fell; they are taken in one go, the announced ones first.
+    waiting: BTreeMap<PortName, IpView>,
+}
+
+impl Ledger {
+    pub(crate) fn get(&self, name: &str) -> Option<&Record> {
+        self.records.get(name)
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.records.len()
+    }
+
+    pub(crate) fn names(&self) -> impl Iterator<Item = &PortName> {
+        self.records.keys()
+    }
+}
+
+impl Engine {
+    /// An IP resource was shown.
+    pub(crate) fn record(&mut self, ip: IpView) {
+        let name = ip.name.clone();
+        if !self.open {
+            self.ledger.waiting.insert(name, ip);
+            return;
+        }
+        self.place(ip);
+        self.todo_ports.insert(name);
+    }
+
+    /// An IP resource is gone.
+    pub(crate) fn erase(&mut self, name: &PortName) {
+        self.ledger.waiting.remove(name);
+        if let Some(record) = self.ledger.records.remove(name) {
+            self.touch(ObjectKey::cluster(Kind::Subnet, record.ip.subnet));
+        }
+        self.todo_ports.insert(name.clone());
+    }
+
+    /// Takes everything that was shown before the barrier fell. Where two records claim one address, the one that a
+    /// living pod was told of wins, then the first by name.
+    pub(crate) fn restore(&mut self) {
+        let waiting = std::mem::take(&mut self.ledger.waiting);
+        let (announced, others): (Vec<_>, Vec<_>) = waiting.into_values().partition(|ip| {
+            let owner = self.owner_of(&ip.name);
+            owner.is_some_and(|owner| self.is_announced(&owner, ip))
+        });
+        for ip in announced.into_iter().chain(others) {
+            self.todo_ports.insert(ip.name.clone());
+            self.place(ip);
+        }
+    }
+
+    /// Records that found no subnet are tried again when subnets change.
+    pub(crate) fn place_again(&mut self, subnet: &str) {
+        let homeless: Vec<IpView> = self
+            .ledger
+            .records
+            .values()
+            .filter(|r| r.standing != Standing::Held && r.ip.subnet == subnet)
+            .map(|r| r.ip.clone())
+            .collect();
+        for ip in homeless {
+            self.todo_ports.insert(ip.name.clone());
+            self.place(ip);
+        }
+    }
+
+    /// Lets the allocator take a record. What is stored wins over what is only in memory; what is in memory *and* was
+    /// stored wins over an edit of the record (which is put back).
+    fn place(&mut self, ip: IpView) {
+        let name = ip.name.clone();
+        let was_stored = self
+            .ledger
+            .records
+            .get(&name)
+            .is_some_and(|r| r.standing == Standing::Held);
+        let mut standing = self.claim(&ip);
+        if let Standing::Taken(holder) = &standing
+            && *holder == name
+        {
+            if was_stored {
+                standing = Standing::Held;
+            } else {
+                self.ipam.release(&name);
+                self.touch(ObjectKey::cluster(Kind::Subnet, ip.subnet.clone()));
+                standing = self.claim(&ip);
+            }
+        }
+        if standing == Standing::Held && !was_stored {
+            self.touch(ObjectKey::cluster(Kind::Subnet, ip.subnet.clone()));
+        }
+        self.ledger.records.insert(name, Record { ip, standing });
+    }
+
+    fn claim(&mut self, ip: &IpView) -> Standing {
+        let record = ipam::Record {
+            subnet: ip.subnet.clone(),
+            addresses: ip.addresses,
+            mac: ip.mac,
+        };
+        let kind = if ip.reserved {
+            ipam::Claim::Reservation
+        } else {
+            ipam::Claim::Port
+        };
+        match self.ipam.restore(ip.name.clone(), record, kind) {
+            Ok(_) => Standing::Held,
+            Err(IpamError::Differs { owner, .. }) => Standing::Taken(owner),
+            Err(error) => match error.holder() {
+                Some(holder) => Standing::Taken(holder.clone()),
+                None => Standing::Unusable(error.to_string()),
+            },
+        }
+    }
+
+    /// Ports that the world or the ledger knows of: what a look at everything looks at.
+    pub(crate) fn all_ports(&self) -> BTreeSet<PortName> {
+        let pods = self
+            .world
+            .pods()
+            .filter(|pod| self.world.wants_port(&pod.key))
+            .map(PodView::port_name);
+        let nodes = self.world.nodes().map(NodeView::port_name);
+        pods.chain(nodes)
+            .chain(self.ledger.names().cloned())
+            .chain(self.ports.keys().cloned())
+            .collect()
+    }
+
+    /// The IP resource that a lease is stored as (upstream's form).
+    pub(crate) fn ip_resource(&self, name: &PortName, owner: &PortOwner) -> Option<api::v1::Ip> {
+        use api::{keys, v1};
+        let lease = self.ipam.lease(name)?;
+        let text = |a: Option<std::net::IpAddr>| a.map(|a| a.to_string()).unwrap_or_default();
+        let (pod_name, namespace, node, pod_type, owners) = match owner {
+            PortOwner::Pod(key) => {
+                let pod = self.world.pod(key)?;
+                let stateful = pod.owner.as_ref().is_some_and(|o| o.kind == "StatefulSet");
+                let node = pod.node.clone().unwrap_or_default();
+                let pod_type = if stateful { "StatefulSet" } else { "" };
+                (
+                    key.name.clone(),
+                    key.namespace.clone(),
+                    node,
+                    pod_type,
+                    None,
+                )
+            }
+            PortOwner::Node(node) => {
+                let view = self.world.node(node)?;
+                let owner = k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference {
+                    api_version: "v1".into(),
+                    kind: "Node".into(),
+                    name: node.to_string(),
+                    uid: view.uid.to_string(),
+                    ..Default::default()
+                };
+                (
+                    node.clone(),
+                    SmolStr::default(),
+                    node.clone(),
+                    "",
+                    Some(vec![owner]),
+                )
+            }
+        };
+        let mut ip = v1::Ip::new(
+            name,
+            v1::IpSpec {
+                pod_name: pod_name.to_string(),
+                namespace: namespace.to_string(),
+                subnet: lease.subnet.to_string(),
+                node_name: node.to_string(),
+                ip_address: lease.addresses.to_string(),
+                v4_ip_address: text(lease.addresses.v4),
+                v6_ip_address: text(lease.addresses.v6),
+                mac_address: lease.mac.to_string(),
+                pod_type: pod_type.into(),
+                ..v1::IpSpec::default()
+            },
+        );
+        let labels = [
+            (keys::SUBNET, lease.subnet.as_str()),
+            (keys::NODE_NAME, node.as_str()),
+            (keys::IP_RESERVED, keys::FALSE),
+            (lease.subnet.as_str(), ""),
+        ];
+        ip.metadata.labels = Some(
+            labels
+                .into_iter()
+                .map(|(k, v)| (k.to_owned(), v.to_owned()))
+                .collect(),
+        );
+        ip.metadata.finalizers = Some(vec![keys::FINALIZER.to_owned()]);
+        ip.metadata.owner_references = owners;
+        Some(ip)
+    }
+}

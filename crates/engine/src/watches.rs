@@ -1,0 +1,138 @@
+//! What the watches have shown: the barrier of the first lists, and the newest version of each object.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use smol_str::SmolStr;
+
+use crate::event::{Kind, Object, ObjectKey};
+
+/// The newest version that was seen of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Seen {
+    pub(crate) uid: SmolStr,
+    pub(crate) version: SmolStr,
+}
+
+/// One watch.
+#[derive(Debug, Default)]
+struct Watch {
+    /// Whether a list was complete once. Never unset: a watch that starts over does not make us forget.
+    listed: bool,
+    /// Objects known before the list that is under way; what is left at its end is gone.
+    before: Option<BTreeSet<ObjectKey>>,
+}
+
+/// All watches.
+#[derive(Debug, Default)]
+pub(crate) struct Watches {
+    watches: BTreeMap<Kind, Watch>,
+    /// Newest versions, from watches and from answers to our own writes.
+    seen: BTreeMap<ObjectKey, Seen>,
+}
+
+impl Watches {
+    /// A list begins. Versions are forgotten: the list may come from a restored etcd that counts lower.
+    pub(crate) fn begin(&mut self, kind: Kind) {
+        let range = ObjectKey::cluster(kind, "")..;
+        let keys: BTreeSet<_> = self
+            .seen
+            .range(range)
+            .map(|(key, _)| key)
+            .take_while(|key| key.kind == kind)
+            .cloned()
+            .collect();
+        for key in &keys {
+            self.seen.remove(key);
+        }
+        // A list that was cut off has not shown what it would have shown: what was known before it counts as well.
+        let before = self
+            .watches
+            .entry(kind)
+            .or_default()
+            .before
+            .get_or_insert_default();
+        before.extend(keys);
+    }
+
+    /// An object is shown; `false` if something newer is known already.
+    pub(crate) fn apply(&mut self, object: &Object) -> bool {
+        let key = object.key();
+        let version = object.resource_version();
+        if let Some(seen) = self.seen.get(&key)
+            && is_older(version, &seen.version)
+        {
+            return false;
+        }
+        if let Some(before) = self
+            .watches
+            .get_mut(&key.kind)
+            .and_then(|w| w.before.as_mut())
+        {
+            before.remove(&key);
+        }
+        self.seen.insert(
+            key,
+            Seen {
+                uid: object.uid().into(),
+                version: version.into(),
+            },
+        );
+        true
+    }
+
+    /// An object is gone; `false` if something newer of that name is known.
+    pub(crate) fn delete(&mut self, key: &ObjectKey, version: &str) -> bool {
+        if self
+            .seen
+            .get(key)
+            .is_some_and(|seen| is_older(version, &seen.version))
+        {
+            return false;
+        }
+        self.seen.remove(key);
+        if let Some(before) = self
+            .watches
+            .get_mut(&key.kind)
+            .and_then(|w| w.before.as_mut())
+        {
+            before.remove(key);
+        }
+        true
+    }
+
+    /// The list is complete: returns what was not repeated, and whether this was the first list.
+    pub(crate) fn end(&mut self, kind: Kind) -> BTreeSet<ObjectKey> {
+        let watch = self.watches.entry(kind).or_default();
+        watch.listed = true;
+        watch.before.take().unwrap_or_default()
+    }
+
+    /// Kinds that were never listed.
+    pub(crate) fn missing(&self) -> impl Iterator<Item = Kind> + '_ {
+        Kind::ALL
+            .into_iter()
+            .filter(|kind| !self.watches.get(kind).is_some_and(|w| w.listed))
+    }
+
+    /// The newest version of an object.
+    pub(crate) fn seen(&self, key: &ObjectKey) -> Option<&Seen> {
+        self.seen.get(key)
+    }
+
+    /// All objects of a kind.
+    pub(crate) fn of(&self, kind: Kind) -> impl Iterator<Item = &ObjectKey> {
+        self.seen
+            .range(ObjectKey::cluster(kind, "")..)
+            .map(|(key, _)| key)
+            .take_while(move |key| key.kind == kind)
+    }
+}
+
+/// Whether version `a` is older than `b`. Kubernetes defines the order of resourceVersions of one kind since 1.35, and
+/// etcd has always counted them; versions that are no numbers are taken in the order of their arrival.
+fn is_older(a: &str, b: &str) -> bool {
+    match (a.parse::<u128>(), b.parse::<u128>()) {
+        (Ok(a), Ok(b)) => a < b,
+        _ => false,
+    }
+}

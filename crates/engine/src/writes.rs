@@ -1,0 +1,202 @@
+//! Kubernetes writes under way: at most one for each object, and when to try again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use smol_str::SmolStr;
+
+use crate::effect::EffectId;
+use crate::event::{Kind, ObjectKey};
+use crate::lease::signed;
+
+/// First pause after a failure.
+const FIRST: Duration = Duration::from_millis(200);
+/// Longest pause after failures.
+const LONGEST: Duration = Duration::from_mins(1);
+/// How long a write that met a newer version waits for the watch to show it.
+const STALE: Duration = Duration::from_secs(1);
+
+/// What a write is for; says what its end means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Purpose {
+    /// Create an object.
+    Create,
+    /// Change metadata or spec.
+    Patch,
+    /// Change the status.
+    Status,
+    /// Ask for the removal.
+    Delete,
+    /// Take our finalizer off.
+    Unfinalize,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    id: EffectId,
+    purpose: Purpose,
+    verb: &'static str,
+}
+
+#[derive(Debug)]
+struct Pause {
+    failures: u32,
+    until: Timestamp,
+    /// The version that a conflict was about: a newer one ends the pause.
+    version: Option<SmolStr>,
+}
+
+/// How a write ended, for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Ended {
+    /// Done.
+    Done,
+    /// The object was not there.
+    NotFound,
+    /// A newer version was there.
+    Conflict,
+    /// Refused.
+    Refused,
+    /// Not executed.
+    Retry,
+    /// No answer.
+    Unknown,
+}
+
+impl Ended {
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Done => "ok",
+            Self::NotFound => "not_found",
+            Self::Conflict => "conflict",
+            Self::Refused => "refused",
+            Self::Retry => "retry",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// The book of writes.
+#[derive(Debug, Default)]
+pub(crate) struct Writes {
+    /// By object; written by `begin` and `end`.
+    in_flight: BTreeMap<ObjectKey, InFlight>,
+    /// The same by id.
+    by_id: BTreeMap<EffectId, ObjectKey>,
+    /// Objects that wait after a failure; written by `end`, ended by time or by a newer version.
+    pauses: BTreeMap<ObjectKey, Pause>,
+    /// Ended writes: kind, verb, how.
+    counts: BTreeMap<(Kind, &'static str, Ended), u64>,
+}
+
+impl Writes {
+    /// Whether `key` may be written now.
+    pub(crate) fn is_free(&self, key: &ObjectKey, now: Timestamp) -> bool {
+        !self.in_flight.contains_key(key) && self.pauses.get(key).is_none_or(|p| p.until <= now)
+    }
+
+    /// Whether a write to `key` is under way.
+    pub(crate) fn is_busy(&self, key: &ObjectKey) -> bool {
+        self.in_flight.contains_key(key)
+    }
+
+    pub(crate) fn begin(
+        &mut self,
+        key: ObjectKey,
+        id: EffectId,
+        purpose: Purpose,
+        verb: &'static str,
+    ) {
+        self.by_id.insert(id, key.clone());
+        self.in_flight.insert(key, InFlight { id, purpose, verb });
+    }
+
+    /// Ends a write; `None` for one that a former leadership of ours began.
+    pub(crate) fn end(&mut self, id: EffectId, how: Ended) -> Option<(ObjectKey, Purpose)> {
+        let key = self.by_id.remove(&id)?;
+        let write = self.in_flight.remove(&key)?;
+        debug_assert_eq!(write.id, id);
+        *self.counts.entry((key.kind, write.verb, how)).or_default() += 1;
+        Some((key, write.purpose))
+    }
+
+    /// Makes `key` wait; returns the pause. `version` is what a conflict was about.
+    pub(crate) fn pause(
+        &mut self,
+        key: &ObjectKey,
+        version: Option<SmolStr>,
+        now: Timestamp,
+    ) -> Duration {
+        let failures = self
+            .pauses
+            .get(key)
+            .map_or(0, |p| p.failures)
+            .saturating_add(1);
+        let pause = if version.is_some() {
+            STALE
+        } else {
+            LONGEST.min(FIRST * 2u32.saturating_pow(failures.min(16) - 1))
+        };
+        let until = now.saturating_add(signed(pause)).unwrap_or(Timestamp::MAX);
+        self.pauses.insert(
+            key.clone(),
+            Pause {
+                failures,
+                until,
+                version,
+            },
+        );
+        pause
+    }
+
+    /// Success: the next failure starts with a short pause again.
+    pub(crate) fn clear(&mut self, key: &ObjectKey) {
+        self.pauses.remove(key);
+    }
+
+    /// A version of `key` was seen: a pause that waited for a newer one ends.
+    pub(crate) fn seen(&mut self, key: &ObjectKey, version: &str) {
+        if self
+            .pauses
+            .get(key)
+            .is_some_and(|p| p.version.as_deref().is_some_and(|v| v != version))
+        {
+            self.pauses.remove(key);
+        }
+    }
+
+    /// Objects whose pause is over.
+    pub(crate) fn due(&self, now: Timestamp) -> BTreeSet<ObjectKey> {
+        self.pauses
+            .iter()
+            .filter(|(_, p)| p.until <= now)
+            .map(|(k, _)| k.clone())
+            .collect()
+    }
+
+    /// End of the earliest pause that still lasts.
+    pub(crate) fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
+        self.pauses
+            .values()
+            .map(|p| p.until)
+            .filter(|t| *t > now)
+            .min()
+    }
+
+    /// Forgets everything under way (leadership lost): late answers find nobody.
+    pub(crate) fn abandon(&mut self) {
+        self.in_flight.clear();
+        self.by_id.clear();
+        self.pauses.clear();
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    pub(crate) fn counts(&self) -> &BTreeMap<(Kind, &'static str, Ended), u64> {
+        &self.counts
+    }
+}

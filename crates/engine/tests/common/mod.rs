@@ -1,0 +1,355 @@
+//! A cluster in memory: an API server, a northbound and a southbound database, one engine, virtual time, and crashes.
+#![allow(dead_code, reason = "each test program uses its own part")]
+
+pub mod kube;
+pub mod ovsdb;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use engine::{
+    CommitOutcome, Config, Effect, Engine, Event, Kind, LeaseEvent, Notice, ObjectKey, ReplicaEvent,
+};
+use jiff::{SignedDuration, Timestamp};
+use serde_json::{Value, json};
+
+pub use kube::Kube;
+pub use ovsdb::Database;
+
+/// When an engine dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Crash {
+    /// Effect number n was asked for and not carried out.
+    Before(usize),
+    /// Effect number n was carried out; nobody heard of it.
+    After(usize),
+}
+
+pub struct Lab {
+    pub kube: Kube,
+    pub nb: Database,
+    pub sb: Database,
+    pub engine: Engine,
+    pub now: Timestamp,
+    pub notices: Vec<Notice>,
+    /// Effects carried out, in words.
+    pub trace: Vec<String>,
+    pub crash: Option<Crash>,
+    pub executed: usize,
+    config: Config,
+    events: VecDeque<Event>,
+    effects: VecDeque<Effect>,
+    wake: Option<Timestamp>,
+}
+
+pub fn config() -> Config {
+    Config {
+        identity: "controller-0".into(),
+        cluster: uuid::Uuid::from_u128(0xfeed),
+        ..Config::default()
+    }
+}
+
+impl Lab {
+    /// A cluster with nothing in it, and an engine that leads.
+    pub fn new() -> Self {
+        Self::with(config())
+    }
+
+    pub fn with(config: Config) -> Self {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let mut nb = Database::new(include_str!("../../../ovn/schemas/23.03/ovn-nb.ovsschema"));
+        let global = ::ovsdb::wire::Operation::insert(
+            "NB_Global",
+            uuid::Uuid::from_u128(1),
+            ::ovsdb::wire::Row::default(),
+        );
+        nb.transact(&[global]);
+        nb.commits = 0;
+        let mut lab = Self {
+            kube: Kube::default(),
+            nb,
+            sb: Database::new(include_str!("../../../ovn/schemas/23.03/ovn-sb.ovsschema")),
+            engine: Engine::new(config.clone(), now),
+            now,
+            notices: Vec::new(),
+            trace: Vec::new(),
+            crash: None,
+            executed: 0,
+            config,
+            events: VecDeque::new(),
+            effects: VecDeque::new(),
+            wake: None,
+        };
+        lab.boot();
+        lab
+    }
+
+    /// Events of a process that starts: sessions, lists, and the lease.
+    fn boot(&mut self) {
+        self.kube.news.clear();
+        self.events.extend(self.kube.lists());
+        let schema = std::sync::Arc::clone(&self.nb.schema);
+        self.events
+            .push_back(Event::Nb(ReplicaEvent::Connected(Some(schema))));
+        self.events
+            .push_back(Event::Nb(ReplicaEvent::Deltas(self.nb.snapshot())));
+        self.events.push_back(Event::Nb(ReplicaEvent::Synced));
+        self.events
+            .push_back(Event::Sb(ReplicaEvent::Connected(None)));
+        self.events
+            .push_back(Event::Sb(ReplicaEvent::Deltas(self.sb.snapshot())));
+        self.events.push_back(Event::Sb(ReplicaEvent::Synced));
+        self.lead();
+    }
+
+    pub fn lead(&mut self) {
+        let until = self.now + SignedDuration::from_hours(24);
+        self.events
+            .push_back(Event::Lease(LeaseEvent::Leader { until }));
+    }
+
+    /// The process dies, and another one takes its place.
+    pub fn restart(&mut self) {
+        self.engine = Engine::new(self.config.clone(), self.now);
+        self.events.clear();
+        self.effects.clear();
+        self.wake = None;
+        self.boot();
+    }
+
+    pub fn event(&mut self, event: Event) {
+        self.events.push_back(event);
+    }
+
+    /// Runs until nothing happens any more, timers included.
+    pub fn run(&mut self) {
+        for _ in 0..100_000 {
+            if self.turn() {
+                continue;
+            }
+            let horizon = self.now + SignedDuration::from_mins(5);
+            match self.wake.filter(|at| *at < horizon) {
+                Some(at) => {
+                    self.now = self.now.max(at);
+                    self.wake = None;
+                    self.events.push_back(Event::Tick);
+                }
+                None => return,
+            }
+        }
+        panic!(
+            "it does not come to rest; last effects: {:#?}",
+            &self.trace[self.trace.len().saturating_sub(20)..]
+        );
+    }
+
+    /// One event in, or one effect out; `false` if there is neither.
+    pub fn turn(&mut self) -> bool {
+        for news in std::mem::take(&mut self.kube.news) {
+            self.events.push_back(Event::Kube(news));
+        }
+        if let Some(event) = self.events.pop_front() {
+            let effects = self.engine.step(event, self.now);
+            self.effects.extend(effects);
+            return true;
+        }
+        let Some(effect) = self.effects.pop_front() else {
+            return false;
+        };
+        self.now += SignedDuration::try_from(Duration::from_millis(1)).unwrap();
+        self.carry_out(effect);
+        true
+    }
+
+    fn carry_out(&mut self, effect: Effect) {
+        let counts = matches!(
+            effect,
+            Effect::Kube { .. } | Effect::Nb { .. } | Effect::Sb { .. }
+        );
+        if counts {
+            if self.crash == Some(Crash::Before(self.executed)) {
+                self.crash = None;
+                self.restart();
+                return;
+            }
+            self.executed += 1;
+        }
+        match effect {
+            Effect::Kube { id, write } => {
+                let outcome = self.kube.write(&write);
+                let end = match &outcome {
+                    engine::KubeOutcome::Done(_) => "ok".to_owned(),
+                    other => format!("{other:?}"),
+                };
+                self.trace
+                    .push(format!("{} {}: {end}", write.verb(), write.key()));
+                self.events.push_back(Event::KubeDone { id, outcome });
+            }
+            Effect::Nb { id, kind, ops } => {
+                let (outcome, deltas) = self.nb.transact(&ops);
+                self.trace
+                    .push(format!("nb {kind:?} {} ops: {}", ops.len(), say(&outcome)));
+                if !deltas.is_empty() {
+                    self.events
+                        .push_back(Event::Nb(ReplicaEvent::Deltas(deltas)));
+                }
+                self.events.push_back(Event::Committed { id, outcome });
+            }
+            Effect::Sb { id, ops } => {
+                let (outcome, deltas) = self.sb.transact(&ops);
+                self.trace
+                    .push(format!("sb {} ops: {}", ops.len(), say(&outcome)));
+                if !deltas.is_empty() {
+                    self.events
+                        .push_back(Event::Sb(ReplicaEvent::Deltas(deltas)));
+                }
+                self.events.push_back(Event::Committed { id, outcome });
+            }
+            Effect::Notice(notice) => self.notices.push(notice),
+            Effect::Wake(at) => self.wake = Some(at),
+            Effect::Log(line) => self.trace.push(format!("log {line:?}")),
+        }
+        if counts && self.crash == Some(Crash::After(self.executed - 1)) {
+            self.crash = None;
+            self.restart();
+        }
+    }
+
+    // What users do.
+
+    pub fn namespace(&mut self, name: &str, annotations: &Value) {
+        let managers = json!([{ "manager": "kubectl", "fieldsV1": { "f:metadata": { "f:annotations":
+            annotations.as_object().into_iter().flatten().map(|(k, _)| (format!("f:{k}"), json!({}))).collect::<serde_json::Map<_, _>>() } } }]);
+        self.kube.put(
+            ObjectKey::cluster(Kind::Namespace, name),
+            json!({ "metadata": { "annotations": annotations, "managedFields": managers } }),
+        );
+    }
+
+    pub fn node(&mut self, name: &str, address: &str) {
+        self.kube.put(
+            ObjectKey::cluster(Kind::Node, name),
+            json!({ "metadata": {}, "status": { "addresses": [{ "type": "InternalIP", "address": address }],
+                "conditions": [{ "type": "Ready", "status": "True" }] } }),
+        );
+    }
+
+    pub fn pod(&mut self, namespace: &str, name: &str, node: &str) {
+        self.pod_with(namespace, name, node, &json!({}));
+    }
+
+    pub fn pod_with(&mut self, namespace: &str, name: &str, node: &str, annotations: &Value) {
+        self.kube.put(
+            ObjectKey::pod(namespace, name),
+            json!({ "metadata": { "annotations": annotations }, "spec": { "nodeName": node, "restartPolicy": "Always" },
+                "status": { "phase": "Pending" } }),
+        );
+    }
+
+    /// Two nodes, the namespaces `default` and `test-ns` (bound by the seed's annotations).
+    pub fn seed(&mut self) {
+        self.namespace("default", &json!({}));
+        self.namespace(
+            "test-ns",
+            &json!({
+                "ovn.kubernetes.io/logical_switch": "test-subnet",
+                "ovn.kubernetes.io/cidr": "10.17.0.0/16",
+                "ovn.kubernetes.io/gateway": "10.17.0.1",
+                "ovn.kubernetes.io/exclude_ips": "10.17.0.1..10.17.0.10",
+            }),
+        );
+        self.node("n1", "192.168.1.41");
+        self.node("n2", "192.168.1.42");
+    }
+
+    /// Addresses of pods as their annotations say.
+    pub fn addresses(&self) -> BTreeMap<String, String> {
+        self.kube
+            .of(Kind::Pod)
+            .filter_map(|(key, _)| {
+                let address = self.kube.annotation(key, api::keys::IP_ADDRESS)?;
+                Some((
+                    format!("{}/{}", key.namespace, key.name),
+                    address.to_owned(),
+                ))
+            })
+            .collect()
+    }
+
+    /// Names of IP resources.
+    pub fn ips(&self) -> Vec<String> {
+        self.kube
+            .of(Kind::Ip)
+            .map(|(key, _)| key.name.to_string())
+            .collect()
+    }
+
+    /// Names of the switch ports of pods and nodes.
+    pub fn ports(&self) -> Vec<String> {
+        let mut names: Vec<String> = self
+            .nb
+            .rows("Logical_Switch_Port")
+            .filter(|(_, row)| row.str("type").is_empty())
+            .map(|(_, row)| row.str("name").to_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// Everything that outlives the process, without what may differ between two histories.
+    pub fn end_state(&self) -> Value {
+        let objects: BTreeMap<String, Value> = [
+            Kind::Pod,
+            Kind::Node,
+            Kind::Namespace,
+            Kind::Subnet,
+            Kind::Vpc,
+            Kind::Ip,
+        ]
+        .into_iter()
+        .flat_map(|kind| self.kube.of(kind))
+        .map(|(key, object)| {
+            let mut object = object.clone();
+            strip(&mut object);
+            (key.to_string(), object)
+        })
+        .collect();
+        let rows: Vec<Value> = self
+            .nb
+            .all()
+            .iter()
+            .filter(|((table, _), _)| table != "NB_Global")
+            .map(|((table, uuid), row)| json!({ "table": table, "uuid": uuid, "row": row }))
+            .collect();
+        json!({ "objects": objects, "rows": rows })
+    }
+}
+
+fn say(outcome: &CommitOutcome) -> String {
+    match outcome {
+        CommitOutcome::Committed => "ok".into(),
+        other => format!("{other:?}"),
+    }
+}
+
+fn strip(value: &mut Value) {
+    const CHANGING: [&str; 8] = [
+        "uid",
+        "resourceVersion",
+        "lastUpdateTime",
+        "lastTransitionTime",
+        "managedFields",
+        "deletionTimestamp",
+        "creationTimestamp",
+        "ovn.kubernetes.io/accepted",
+    ];
+    match value {
+        Value::Object(map) => {
+            map.retain(|key, _| !CHANGING.contains(&key.as_str()));
+            map.values_mut().for_each(strip);
+        }
+        Value::Array(list) => list.iter_mut().for_each(strip),
+        _ => {}
+    }
+}
