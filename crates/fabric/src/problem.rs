@@ -101,8 +101,8 @@ pub mod reason {
     pub const PUT_BACK: &str = "NamespaceOwnsField";
     /// A Subnet is being deleted and waits for its addresses.
     pub const ADDRESSES_IN_USE: &str = "AddressesInUse";
+    /// Two nodes have one address.
+    pub const DUPLICATE_ADDRESS: &str = "NodeAddressDuplicate";
     /// A Vpc that a Subnet names does not exist.
     pub const NO_VPC: &str = "NoVpc";
-    /// Set on purpose of safety, without effect in this version, and too dangerous to leave out.
-    pub const NOT_SUPPORTED: &str = "FieldsNotSupported";
 }

@@ -176,6 +176,14 @@ pub fn resolve(name: &str, spec: &SubnetSpec, config: &Config) -> Result<Effecti
     checks.that(vpc != name, || {
         format!("the Subnet must not have the name of its VPC {vpc:?}")
     });
+    checks.that(
+        role == Role::Pods || (vpc == config.cluster_router && provider == keys::PROVIDER),
+        || format!(
+            "the Subnet {name:?} is the cluster's own and stays in the VPC {:?} with the provider {:?}",
+            config.cluster_router,
+            keys::PROVIDER
+        ),
+    );
     if let Some(cidrs) = &cidrs {
         checks.that(
             spec.mtu == 0 || cidrs.v6.is_none() || spec.mtu >= IPV6_MINIMUM_MTU,

@@ -42,6 +42,9 @@ pub struct World {
     /// Internal addresses of nodes, kept by `set_node`.
     node_addresses: BTreeMap<SmolStr, DualStack<IpAddr>>,
 
+    /// Nodes by internal address, kept by `set_node`. As a rule one each.
+    nodes_by_address: BTreeMap<IpAddr, BTreeSet<SmolStr>>,
+
     /// Derived from the above by `refresh`.
     layout: Layout,
     /// The layout may be out of date, whole or in these namespaces. Set by `absorb`.
@@ -203,7 +206,9 @@ impl World {
             pod.as_ref().and_then(|pod| pod.node.clone()),
         );
         if was != is {
-            index_remove(&mut self.pods_by_node, was.as_ref(), &key);
+            if let Some(node) = was {
+                index_remove(&mut self.pods_by_node, &node, &key);
+            }
             if let Some(node) = is {
                 self.pods_by_node
                     .entry(node)
@@ -231,7 +236,7 @@ impl World {
         );
         if was != is {
             if let Some(subnet) = was {
-                index_remove(&mut self.leases_by_subnet, Some(subnet), port);
+                index_remove(&mut self.leases_by_subnet, subnet, port);
                 if !self.is_occupied(subnet) {
                     self.occupancy_changed(subnet.clone(), dirty);
                 }
@@ -283,6 +288,19 @@ impl World {
             _ => false,
         };
         let addresses = node.as_ref().map(|node| node.internal_ips);
+        if !same {
+            let before = self.node_addresses.get(&name).copied().unwrap_or_default();
+            for address in before {
+                index_remove(&mut self.nodes_by_address, &address, &name);
+            }
+            for address in addresses.unwrap_or_default() {
+                let nodes = self.nodes_by_address.entry(address).or_default();
+                nodes.insert(name.clone());
+            }
+            let shared = before.into_iter().chain(addresses.unwrap_or_default());
+            let others = shared.filter_map(|address| self.nodes_by_address.get(&address));
+            dirty.extend(others.flatten().cloned().map(Unit::Node));
+        }
         self.stale |= replace(&mut self.node_addresses, name.clone(), addresses);
         if !same {
             self.node_is_dirty(&name, dirty);
@@ -419,6 +437,10 @@ impl World {
             }
             dirty.extend(self.ports_of_subnet(name).cloned().map(Unit::Port));
         }
+        // Namespaces are told its CIDR and exclusions.
+        let told = self.layout.namespaces.iter();
+        let told = told.filter(|(_, state)| state.subnets.contains(name));
+        dirty.extend(told.map(|(namespace, _)| Unit::Namespace(namespace.clone())));
         if *name == self.config.join.name {
             dirty.insert(Unit::Vpc(self.config.cluster_router.clone()));
             for node in self.nodes.keys() {
@@ -450,6 +472,16 @@ impl World {
 
     pub fn nodes(&self) -> impl Iterator<Item = &NodeView> {
         self.nodes.values()
+    }
+
+    /// The node that has the address. A machine that was installed again under another name may be known by both; the
+    /// one that is ready has it.
+    pub fn node_at(&self, address: IpAddr) -> Option<&NodeView> {
+        let nodes = self.nodes_by_address.get(&address)?;
+        nodes
+            .iter()
+            .filter_map(|name| self.nodes.get(name))
+            .min_by_key(|node| !node.ready)
     }
 
     pub fn namespace(&self, name: &str) -> Option<&NamespaceView> {
@@ -597,12 +629,7 @@ fn replace<V: PartialEq>(map: &mut BTreeMap<SmolStr, V>, key: SmolStr, value: Op
     true
 }
 
-fn index_remove<T: Ord>(
-    index: &mut BTreeMap<SmolStr, BTreeSet<T>>,
-    key: Option<&SmolStr>,
-    value: &T,
-) {
-    let Some(key) = key else { return };
+fn index_remove<K: Ord, T: Ord>(index: &mut BTreeMap<K, BTreeSet<T>>, key: &K, value: &T) {
     if let Some(values) = index.get_mut(key) {
         values.remove(value);
         if values.is_empty() {

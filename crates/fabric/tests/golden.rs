@@ -4,6 +4,8 @@
 //! lines that came (`+`) and went (`-`), and the units that were looked at. `config.yaml` holds settings, if any.
 //! `UPDATE_GOLDEN=1 cargo test -p fabric --test golden` writes the outputs anew; review them with `git diff`.
 
+#![allow(clippy::unwrap_used, reason = "for tests alone")]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -5,7 +5,8 @@ use ovn::{Fragment, nb};
 use smol_str::SmolStr;
 
 use super::{Compiled, common, names, port, priority, reroute};
-use crate::World;
+use crate::problem::reason;
+use crate::{Kind, ObjectRef, Problem, World};
 use net::{Family, HasFamily};
 
 pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
@@ -44,6 +45,17 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
         else {
             continue;
         };
+        if let Some(owner) = world.node_at(*address).filter(|owner| owner.name != *name) {
+            compiled.problems.push(Problem::new(
+                ObjectRef::cluster(Kind::Node, name.clone()),
+                reason::DUPLICATE_ADDRESS,
+                format!(
+                    "node {} has the address {address} as well, and is taken to be the one; delete the Node that is no longer there",
+                    owner.name
+                ),
+            ));
+            continue;
+        }
         let number = match family {
             Family::V4 => "4",
             Family::V6 => "6",

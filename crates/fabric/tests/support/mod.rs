@@ -351,7 +351,7 @@ pub fn northbound(compiled: &BTreeMap<Unit, Compiled>) -> BTreeSet<String> {
         assert_eq!(fragment.undeclared_ids(), BTreeSet::new());
         for (key, row) in &fragment.rows {
             assert!(rows.insert(key.clone()), "{key} is stated twice");
-            let text = row.to_string().replace("\n", " ");
+            let text = row.to_string().replace('\n', " ");
             lines.insert(format!("{key}: {text}"));
         }
     }
