@@ -50,6 +50,8 @@ pub(crate) struct Actual {
     rows: HashMap<Uuid, ActualRow>,
     /// The columns that hold a row, for tables that are not roots.
     parents: HashMap<Uuid, Few<(Uuid, Column)>>,
+    /// The columns that refer strongly to a row of a root table: it cannot be deleted while they do.
+    holders: HashMap<Uuid, Few<(Uuid, Column)>>,
     /// Number of rows that are ours, by table.
     owned: BTreeMap<Table, usize>,
 }
@@ -60,6 +62,7 @@ impl Actual {
             database,
             rows: HashMap::new(),
             parents: HashMap::new(),
+            holders: HashMap::new(),
             owned: BTreeMap::new(),
         }
     }
@@ -74,6 +77,11 @@ impl Actual {
 
     pub fn parents(&self, uuid: Uuid) -> &[(Uuid, Column)] {
         self.parents.get(&uuid).map_or(&[], Few::as_slice)
+    }
+
+    /// The columns that refer strongly to a row of a root table.
+    pub fn holders(&self, uuid: Uuid) -> &[(Uuid, Column)] {
+        self.holders.get(&uuid).map_or(&[], Few::as_slice)
     }
 
     pub fn owned(&self, table: Table) -> usize {
@@ -95,6 +103,7 @@ impl Actual {
             // Compare with what we hold, not with what the delta says was there.
             let old = self.rows.get(&uuid).map(|row| Arc::clone(&row.wire));
             self.elements(table, uuid, old.as_deref(), delta.new.as_deref(), touched);
+            self.hold(table, uuid, old.as_deref(), delta.new.as_deref());
             touched.rows.insert(uuid);
             match &delta.new {
                 Some(new) => {
@@ -180,6 +189,39 @@ impl Actual {
                 if pair_value(old, key) != Some(value) {
                     differ(key, true);
                 }
+            }
+        }
+    }
+
+    /// Notes strong references to rows of root tables.
+    fn hold(&mut self, table: Table, uuid: Uuid, old: Option<&wire::Row>, new: Option<&wire::Row>) {
+        for column in table.columns().filter(|column| column.holds()) {
+            let targets = |row: Option<&wire::Row>| -> BTreeSet<Uuid> {
+                let Some(datum) = row.and_then(|row| row.get(column.name())) else {
+                    return BTreeSet::new();
+                };
+                let values = datum.pairs().iter().map(|(_, value)| value);
+                datum
+                    .atoms()
+                    .iter()
+                    .chain(values)
+                    .filter_map(wire::Atom::as_uuid)
+                    .collect()
+            };
+            let (old, new) = (targets(old), targets(new));
+            for target in old.difference(&new) {
+                if let Some(holders) = self.holders.get_mut(target) {
+                    holders.remove(|h| *h == (uuid, column));
+                    if holders.is_empty() {
+                        self.holders.remove(target);
+                    }
+                }
+            }
+            for target in new.difference(&old) {
+                self.holders
+                    .entry(*target)
+                    .or_default()
+                    .push((uuid, column));
             }
         }
     }

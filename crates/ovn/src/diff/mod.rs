@@ -416,6 +416,12 @@ impl<U: Ord + Clone> Diff<U> {
         fresh
     }
 
+    /// The difference line by line, as it is known before a plan is made of it. For tests and reports of defects.
+    pub fn describe(&mut self) -> BTreeSet<String> {
+        self.evaluate();
+        self.summary()
+    }
+
     /// The difference as text without numbers that depend on history.
     fn summary(&self) -> BTreeSet<String> {
         let rows = self

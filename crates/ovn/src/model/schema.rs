@@ -193,6 +193,12 @@ impl Column {
         }
     }
 
+    /// Whether this column refers strongly to rows of a root table, which cannot be deleted while it does.
+    pub fn holds(self) -> bool {
+        let strong = |base| matches!(base, Base::Ref { table, strong: true } if table.is_root());
+        strong(self.def().key) || self.def().value.is_some_and(strong)
+    }
+
     /// The table that this column refers to, strongly or weakly.
     pub fn refers(self) -> Option<Table> {
         match (self.def().key, self.def().value) {

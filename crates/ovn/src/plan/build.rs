@@ -101,7 +101,12 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
             Some(RowState::Insert) => self.coming.contains(&key),
             Some(RowState::Blocked(_)) => false,
             Some(RowState::Update(_)) => true,
-            None => self.diff.locate(key).0.is_some(),
+            // A row that nobody wants is no place for anything, even while it is still there.
+            None => self
+                .diff
+                .locate(key)
+                .0
+                .is_some_and(|uuid| !self.diff.pending.surplus.contains(&uuid)),
         }
     }
 
@@ -432,28 +437,97 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
                 }
             }
         }
-        // A row takes all that it contains with it: not if any of that is to stay.
+        // A row takes all that it contains with it: not if any of that is to stay. And it cannot go while a row that
+        // stays refers to it strongly.
         loop {
-            let inhabited: Vec<_> = going
+            let reasons: Vec<_> = going
                 .iter()
                 .filter_map(|uuid| {
+                    let row = diff.actual.get(*uuid)?;
+                    let key = row.natural.map(|key| diff.keys[key].key.clone());
                     let inhabitants = self.inhabitants(*uuid, &going);
-                    (!inhabitants.is_empty()).then_some((*uuid, inhabitants))
+                    let holder = self.holder(*uuid, &going);
+                    if let Some((parent, column)) = self.last_in(*uuid, &going) {
+                        let reason = Held::Last {
+                            key,
+                            uuid: *uuid,
+                            parent,
+                            column,
+                        };
+                        return Some((*uuid, reason));
+                    }
+                    let reason = match (inhabitants.is_empty(), holder) {
+                        (false, _) => Held::Inhabited {
+                            key,
+                            uuid: *uuid,
+                            inhabitants,
+                        },
+                        (true, Some((by, column))) => Held::Referenced {
+                            key,
+                            uuid: *uuid,
+                            by,
+                            column,
+                        },
+                        (true, None) => return None,
+                    };
+                    Some((*uuid, reason))
                 })
                 .collect();
-            if inhabited.is_empty() {
+            if reasons.is_empty() {
                 return going;
             }
-            for (uuid, inhabitants) in inhabited {
+            for (uuid, reason) in reasons {
                 going.remove(&uuid);
-                let key = diff.actual.get(uuid).and_then(|row| row.natural);
-                self.held.insert(Held::Inhabited {
-                    key: key.map(|key| diff.keys[key].key.clone()),
-                    uuid,
-                    inhabitants,
-                });
+                self.held.insert(reason);
             }
         }
+    }
+
+    /// A column that must not be empty, would be without this row, and stays.
+    fn last_in(&self, uuid: Uuid, going: &BTreeSet<Uuid>) -> Option<(Uuid, Column)> {
+        let diff = self.diff;
+        let parents = diff.actual.parents(uuid).iter().copied();
+        parents
+            .filter(|(parent, column)| column.def().min > 0 && !going.contains(parent))
+            .find(|(parent, column)| {
+                let Some(row) = diff.actual.get(*parent) else {
+                    return false;
+                };
+                let emptied = row
+                    .wire
+                    .uuids(column.name())
+                    .all(|element| going.contains(&element));
+                let refilled = || {
+                    diff.claimed(*parent).is_some_and(|key| {
+                        let mut adds = self.groups.values().flat_map(|group| &group.adds);
+                        adds.any(|(k, c, _)| (*k, *c) == (key, *column))
+                    })
+                };
+                emptied && !refilled()
+            })
+    }
+
+    /// A strong reference to a row that will still be there when it is to go.
+    fn holder(&self, uuid: Uuid, going: &BTreeSet<Uuid>) -> Option<(Uuid, Column)> {
+        let diff = self.diff;
+        diff.actual
+            .holders(uuid)
+            .iter()
+            .copied()
+            .find(|(holder, column)| {
+                let element = (*holder, *column, wire::Atom::Uuid(uuid));
+                let removed = diff.pending.removes.contains(&element);
+                let updated = || {
+                    diff.claimed(*holder).is_some_and(|key| {
+                        self.groups.values().any(|group| {
+                            group.updates.get(&key).is_some_and(|(_, changes)| {
+                                changes.iter().any(|change| change.column == *column)
+                            })
+                        })
+                    })
+                };
+                !going.contains(holder) && !removed && !updated()
+            })
     }
 
     /// The rows in a row that would be lost with it and must not be.

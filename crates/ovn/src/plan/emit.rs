@@ -42,7 +42,7 @@ impl<U: Ord + Clone> Builder<'_, U> {
         let groups: Vec<_> = self.groups.iter().collect();
         let mut provider = BTreeMap::new();
         for (i, (_, group)) in groups.iter().enumerate() {
-            for key in &group.inserts {
+            for key in group.inserts.iter().chain(group.updates.keys()) {
                 provider.insert(*key, i);
             }
         }
@@ -83,7 +83,7 @@ impl<U: Ord + Clone> Builder<'_, U> {
         batches.finish()
     }
 
-    /// The new rows that a group needs.
+    /// The rows that have to be written before or together with a group.
     fn needs(&self, group: &Group, mut need: impl FnMut(KeyId)) {
         let rows = group.inserts.iter().chain(group.updates.keys());
         for key in rows {
@@ -91,6 +91,10 @@ impl<U: Ord + Clone> Builder<'_, U> {
                 for target in row.rows().filter_map(|t| self.diff.keys.find(t)) {
                     need(target);
                 }
+            }
+            // A row of another key that somebody renamed to this one has to give the name back.
+            for uuid in &self.diff.keys[*key].natural {
+                self.diff.claimed(*uuid).filter(|k| k != key).map(&mut need);
             }
             let table = self.diff.keys[*key].key.table;
             let filled = table.columns().filter(|c| is_filled_at_once(*c));

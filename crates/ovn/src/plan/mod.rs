@@ -195,11 +195,25 @@ pub enum Held<U> {
     },
     /// Deletes are not allowed yet.
     Barrier { rows: usize, elements: usize },
-    /// A row of ours that nobody wants contains somebody else's rows.
+    /// A row of ours that nobody wants contains rows that are wanted, or somebody else's.
     Inhabited {
         key: Option<RowKey>,
         uuid: Uuid,
         inhabitants: Vec<Uuid>,
+    },
+    /// A row of ours that nobody wants is referred to by a row that is to stay as it is.
+    Referenced {
+        key: Option<RowKey>,
+        uuid: Uuid,
+        by: Uuid,
+        column: Column,
+    },
+    /// A row of ours that nobody wants is the last one in a column that must not be empty, of a row that stays.
+    Last {
+        key: Option<RowKey>,
+        uuid: Uuid,
+        parent: Uuid,
+        column: Column,
     },
     /// The unit is left out of this plan.
     Parked { unit: U },

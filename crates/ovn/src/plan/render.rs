@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use uuid::Uuid;
+
 use super::{Batch, Held, Plan, Step};
 use crate::diff::{Change, Edit};
-use crate::model::Atom;
+use crate::model::{Atom, RowKey};
 
 impl<U: fmt::Display + Ord + Clone> fmt::Display for Plan<U> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -172,14 +174,40 @@ impl<U: fmt::Display> fmt::Display for Held<U> {
                 uuid,
                 inhabitants,
             } => {
-                match key {
-                    Some(key) => write!(f, "{key}")?,
-                    None => write!(f, "row {uuid}")?,
-                }
-                write!(f, " is not wanted any more, but contains rows of others:")?;
+                unwanted(f, key.as_ref(), *uuid)?;
+                f.write_str(" contains rows that are to stay:")?;
                 inhabitants.iter().try_for_each(|uuid| write!(f, " {uuid}"))
+            }
+            Self::Referenced {
+                key,
+                uuid,
+                by,
+                column,
+            } => {
+                unwanted(f, key.as_ref(), *uuid)?;
+                write!(f, " is referred to by {column} of {by}")
+            }
+            Self::Last {
+                key,
+                uuid,
+                parent,
+                column,
+            } => {
+                unwanted(f, key.as_ref(), *uuid)?;
+                write!(
+                    f,
+                    " is the last in {column} of {parent}, which must not be empty"
+                )
             }
             Self::Parked { unit } => write!(f, "{unit}: parked after an error"),
         }
     }
+}
+
+fn unwanted(f: &mut fmt::Formatter<'_>, key: Option<&RowKey>, uuid: Uuid) -> fmt::Result {
+    match key {
+        Some(key) => write!(f, "{key}")?,
+        None => write!(f, "row {uuid}")?,
+    }
+    f.write_str(" is not wanted any more, but")
 }
