@@ -412,20 +412,15 @@ impl Cni {
                 );
                 self.detach(&target.host).await;
                 if failed.stage != "cancelled" {
-                    let uid = self.uid(&target.query).await;
+                    let pod = target.pod.clone();
+                    let uid = self.ask(|reply| Ask::PodUid(pod, reply)).await;
+                    let uid = uid.unwrap_or_default();
                     let note = format!("stage={} error={}", failed.stage, failed.message);
                     self.events
                         .publish(&target.pod, &uid, PodEvent::ConfigureFailed, note);
                 }
                 Err(failed)
             }
-        }
-    }
-
-    async fn uid(&self, query: &PodQuery) -> SmolStr {
-        match self.ask(|reply| Ask::PodNow(query.clone(), reply)).await {
-            Ok(Ok(ready)) => ready.uid,
-            _ => SmolStr::default(),
         }
     }
 

@@ -97,6 +97,8 @@ pub enum Ask {
     Pod(PodQuery, oneshot::Sender<PodReady>),
     /// Answered at once; `Err` says what the pod waits for.
     PodNow(PodQuery, oneshot::Sender<Result<PodReady, String>>),
+    /// The pod's uid as far as it is known; an event without it is not shown with the pod.
+    PodUid(PodKey, oneshot::Sender<SmolStr>),
     /// Put a device into `br-int`.
     Plug(Plug, oneshot::Sender<Result<(), String>>),
     /// Answered once OVN has the port's flows in place, or OVS says that it cannot be.
@@ -187,6 +189,8 @@ pub struct Owner {
     compiled: Compiled,
     pod_waiters: Vec<(PodQuery, oneshot::Sender<PodReady>)>,
     port_waiters: Vec<(SmolStr, oneshot::Sender<Result<(), String>>)>,
+    /// Ports whose DEL came while there was no connection to OVS.
+    unplug_later: BTreeSet<SmolStr>,
     sweep_due: Instant,
     sweeping: bool,
     /// Since when an interface's pod has been unknown to the API server.
@@ -227,6 +231,7 @@ impl Owner {
             compiled: Compiled::default(),
             pod_waiters: Vec::new(),
             port_waiters: Vec::new(),
+            unplug_later: BTreeSet::new(),
             sweep_due: now,
             sweeping: false,
             orphans: BTreeMap::new(),
@@ -484,7 +489,9 @@ impl Owner {
         if self.node.is_none() {
             return;
         }
-        let mut ops = self.ovs.set_external_ids(&self.compiled.plan.open_vswitch);
+        let later = std::mem::take(&mut self.unplug_later);
+        let mut ops = self.ovs.del_ports(later.iter().map(SmolStr::as_str));
+        ops.extend(self.ovs.set_external_ids(&self.compiled.plan.open_vswitch));
         if let Some(join) = &self.compiled.plan.join_port
             && self.ovs.has_integration_bridge()
         {
@@ -634,10 +641,15 @@ impl Owner {
             Ask::PodNow(query, reply) => {
                 let _ = reply.send(self.pod_ready(&query));
             }
+            Ask::PodUid(key, reply) => {
+                let uid = self.pods.get(&key).map(|pod| pod.uid.clone());
+                let _ = reply.send(uid.unwrap_or_default());
+            }
             Ask::Plug(plug, reply) => self.plug(&plug, reply),
             Ask::Installed(name, reply) => self.port_waiters.push((name, reply)),
             Ask::Unplug(names, reply) => {
                 if self.ovs_problem.is_some() {
+                    self.unplug_later.extend(names);
                     let _ = reply.send(Err("no connection to Open vSwitch's database".into()));
                     return;
                 }
@@ -702,11 +714,12 @@ impl Owner {
         })
     }
 
-    fn plug(&self, plug: &Plug, reply: oneshot::Sender<Result<(), String>>) {
+    fn plug(&mut self, plug: &Plug, reply: oneshot::Sender<Result<(), String>>) {
         if self.ovs_problem.is_some() || !self.ovs.has_integration_bridge() {
             let _ = reply.send(Err("Open vSwitch is not ready".into()));
             return;
         }
+        self.unplug_later.remove(&plug.name);
         let pod = node::ovs::PodPort {
             namespace: &plug.pod.namespace,
             name: &plug.pod.name,

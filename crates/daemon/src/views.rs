@@ -83,7 +83,6 @@ pub fn subnet_facts(subnet: &Subnet, node: &str) -> Option<SubnetFacts> {
         gateway_type,
         egress_ips: egress_ips(spec, node, &active),
         mtu: (spec.mtu > 0).then_some(spec.mtu),
-        deleting: meta.deletion_timestamp.is_some(),
     })
 }
 

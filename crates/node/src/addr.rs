@@ -1,10 +1,10 @@
 //! Addresses as a network interface carries them.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::str::FromStr;
 
-use net::{Cidr, Family, HasFamily, Mac};
+use net::{Cidr, Family, HasFamily};
 
 /// An address together with the length of its on-link prefix, such as `10.16.0.5/16`.
 /// Unlike [`Cidr`] it keeps the host bits.
@@ -72,22 +72,6 @@ pub fn family_of(ip: IpAddr) -> Family {
     ip.family()
 }
 
-/// The link-local address that belongs to a MAC by the modified EUI-64 rule (RFC 4291, appendix A).
-pub fn eui64_link_local(mac: Mac) -> Ipv6Addr {
-    let m = mac.octets();
-    let word = |hi: u8, lo: u8| u16::from_be_bytes([hi, lo]);
-    Ipv6Addr::new(
-        0xfe80,
-        0,
-        0,
-        0,
-        word(m[0] ^ 0x02, m[1]),
-        word(m[2], 0xff),
-        word(0xfe, m[3]),
-        word(m[4], m[5]),
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -99,11 +83,5 @@ mod tests {
         for bad in ["10.16.0.5", "10.16.0.5/33", "x/8", "fd00::1/129"] {
             assert!(bad.parse::<IfAddr>().unwrap_err().to_string().contains(bad));
         }
-    }
-
-    #[test]
-    fn link_local_by_eui64() {
-        let mac: Mac = "0a:58:64:40:00:02".parse().unwrap();
-        assert_eq!(eui64_link_local(mac).to_string(), "fe80::858:64ff:fe40:2");
     }
 }

@@ -235,7 +235,6 @@ fn subnet(name: &str, cidr: &str) -> (SmolStr, SubnetFacts) {
         gateway_type: plan::GatewayType::Distributed,
         egress_ips: Vec::new(),
         mtu: None,
-        deleting: false,
     };
     (name.into(), facts)
 }

@@ -4,6 +4,7 @@
 //! the port and OVN installs its flows; only after that [`set_up`] gives the pod its link and addresses, so that nothing
 //! in the pod ever talks past its policies.
 
+use std::io;
 use std::net::IpAddr;
 
 use net::Family;
@@ -47,7 +48,11 @@ fn finish_attach(host: &mut Socket, netns: &NetNs, nic: &PodNic) -> Result<(), K
         ..LinkChange::default()
     };
     // The host end needs no address of its own; without this it would send router solicitations into OVN.
-    sysctl::write(&format!("net/ipv6/conf/{}/disable_ipv6", nic.host), "1").during(what)?;
+    lenient(sysctl::write(
+        &format!("net/ipv6/conf/{}/disable_ipv6", nic.host),
+        "1",
+    ))
+    .during(what)?;
     host.set_link(link.id, &change).during(what)?;
     netns.run(|| prepare_inside(nic)).during(what)?
 }
@@ -141,10 +146,25 @@ fn enable_ipv6(ifname: &str) -> Result<(), KernelError> {
     for scope in ["all", "default", ifname] {
         for key in ["disable_ipv6", "accept_ra"] {
             let key = format!("net/ipv6/conf/{scope}/{key}");
-            sysctl::write(&key, "0").during(|| format!("sysctl {key}=0 in the pod"))?;
+            lenient(sysctl::write(&key, "0")).during(|| format!("sysctl {key}=0 in the pod"))?;
         }
     }
     Ok(())
+}
+
+/// A container's `/proc/sys` may be read-only; then the runtime is in charge of these.
+fn lenient(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e)
+            if matches!(
+                e.kind(),
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem
+            ) =>
+        {
+            Ok(())
+        }
+        other => other,
+    }
 }
 
 /// CNI CHECK: is the interface as it should be? The error names the first difference.
@@ -231,6 +251,6 @@ pub fn device_exists(socket: &mut Socket, name: &str) -> Result<bool, KernelErro
 fn missing(name: &str) -> KernelError {
     KernelError::Netlink {
         what: format!("interface {name}"),
-        source: NetlinkError::Kernel(std::io::Error::from_raw_os_error(libc::ENODEV)),
+        source: NetlinkError::Kernel(io::Error::from_raw_os_error(libc::ENODEV)),
     }
 }

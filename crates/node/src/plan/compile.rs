@@ -161,28 +161,31 @@ fn routes(inputs: &NodeInputs<'_>, plan: &NodePlan) -> Option<BTreeSet<Route>> {
     for subnet in inputs.subnets.values() {
         let routed = subnet.behind_nodes(&inputs.config.default_vpc)
             || u2o(subnet, &inputs.config.default_vpc);
-        if !routed || subnet.name == inputs.config.join_subnet || subnet.deleting {
+        if !routed || subnet.name == inputs.config.join_subnet {
             continue;
         }
         for cidr in &subnet.cidrs {
             let family = cidr.family();
-            let node_ip = node_ips.get(family).copied();
-            let (Some(gateway), false) = (
-                join.gateway.get(family).copied(),
-                // A subnet that holds the node's own address is its physical network.
-                node_ip.is_some_and(|ip| cidr.contains(ip)),
-            ) else {
+            let Some(gateway) = join.gateway.get(family).copied() else {
                 continue;
             };
+            if is_nodes_network(inputs.node, *cidr) {
+                continue;
+            }
             routes.insert(Route {
                 destination: *cidr,
                 gateway: Some(gateway),
                 device: JOIN_INTERFACE.into(),
-                source: node_ip,
+                source: node_ips.get(family).copied(),
             });
         }
     }
     Some(routes)
+}
+
+/// A CIDR that holds the node's own address is the physical network: neither route nor rule may touch it.
+fn is_nodes_network(node: &NodeFacts, cidr: Cidr) -> bool {
+    node.internal_ips.iter().any(|ip| cidr.contains(*ip))
 }
 
 fn u2o(subnet: &SubnetFacts, default_vpc: &str) -> bool {
@@ -200,8 +203,11 @@ fn nft_inputs(inputs: &NodeInputs<'_>) -> NftInputs {
             continue;
         }
         for cidr in &subnet.cidrs {
+            if is_nodes_network(inputs.node, *cidr) {
+                continue;
+            }
             nft.subnets.insert(*cidr);
-            if !subnet.nat_outgoing || subnet.deleting {
+            if !subnet.nat_outgoing {
                 continue;
             }
             nft.nat.insert(*cidr);

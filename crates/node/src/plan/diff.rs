@@ -178,6 +178,7 @@ fn routes(plan: &NodePlan, state: &NodeState, ops: &mut Vec<KernelOp>) {
     }
     // A destination that the host reaches by another interface of its own stays the host's.
     let wanted = |route: &Route| planned.contains(route) && !elsewhere.contains(&route.destination);
+    let mut replaced = BTreeSet::new();
     for route in planned {
         let device = state.links.contains_key(&route.device);
         let present = state
@@ -185,19 +186,20 @@ fn routes(plan: &NodePlan, state: &NodeState, ops: &mut Vec<KernelOp>) {
             .iter()
             .any(|found| found.route == *route && !found.by_kernel);
         if device && !present && wanted(route) {
+            replaced.insert((&route.destination, &route.device));
             ops.push(KernelOp::RouteReplace(route.clone()));
         }
     }
     for found in &state.routes {
-        let ours = plan.links.contains_key(&found.route.device) && !found.by_kernel;
-        let replaced = planned.iter().any(|route| {
-            route.destination == found.route.destination
-                && route.device == found.route.device
-                && wanted(route)
-        });
-        // `route replace` takes the place of a route to the same destination with the same metric.
-        if ours && !wanted(&found.route) && !(replaced && found.metric == default_metric(found)) {
-            ops.push(KernelOp::RouteDel(found.route.clone()));
+        let route = &found.route;
+        if found.by_kernel || !plan.links.contains_key(&route.device) || wanted(route) {
+            continue;
+        }
+        // `route replace` takes the place of the first route to the same destination with the same metric.
+        let gone = found.metric == default_metric(found)
+            && replaced.remove(&(&route.destination, &route.device));
+        if !gone {
+            ops.push(KernelOp::RouteDel(route.clone()));
         }
     }
 }

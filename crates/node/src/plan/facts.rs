@@ -112,7 +112,6 @@ pub struct SubnetFacts {
     pub egress_ips: Vec<IpAddr>,
     /// `spec.mtu`, when set.
     pub mtu: Option<u32>,
-    pub deleting: bool,
 }
 
 impl SubnetFacts {
