@@ -1,10 +1,10 @@
-//! The admin server: is it alive, is it ready, and if not for what does it wait; figures.
+//! `/healthz`, `/livez`, `/readyz`, `/metrics`.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Context;
 use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -12,115 +12,134 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use engine::Report;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 
 use crate::metrics;
+use crate::watch::Troubles;
 
-/// A loop that does not answer within this time is stuck.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// A loop that does not answer within this time does not turn.
+const ANSWER: Duration = Duration::from_secs(5);
 
-/// Asks the main loop for a snapshot.
-pub type Query = oneshot::Sender<Report>;
+/// A question to the engine's loop.
+pub type Query = oneshot::Sender<Snapshot>;
 
-/// What the server knows.
+/// The loop's answer.
+#[derive(Debug)]
+pub struct Snapshot {
+    /// From the engine.
+    pub report: Report,
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Database sessions that are not live, in words.
+    pub databases: Vec<String>,
+}
+
+/// What the pages are made from.
 #[derive(Clone, Debug)]
 pub struct Admin {
-    /// What the start still waits for; `None` once the loop runs.
-    starting: watch::Receiver<Option<String>>,
     queries: mpsc::Sender<Query>,
-    /// Lines of the adapters: watches and sessions that are in trouble.
     troubles: Troubles,
-}
-
-/// Asks the adapters what is wrong.
-#[derive(Clone)]
-pub struct Troubles(Arc<dyn Fn() -> Vec<String> + Send + Sync>);
-
-impl Troubles {
-    /// Wraps the question.
-    pub fn new(ask: impl Fn() -> Vec<String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(ask))
-    }
-}
-
-impl std::fmt::Debug for Troubles {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Troubles")
-    }
+    /// What the process waits for before there is an engine.
+    start: Arc<Mutex<Option<String>>>,
 }
 
 impl Admin {
-    /// A server's state.
-    pub const fn new(starting: watch::Receiver<Option<String>>, queries: mpsc::Sender<Query>, troubles: Troubles) -> Self {
-        Self { starting, queries, troubles }
+    /// Pages of a process that is starting.
+    pub fn new(queries: mpsc::Sender<Query>, troubles: Troubles) -> Self {
+        Self {
+            queries,
+            troubles,
+            start: Arc::new(Mutex::new(Some("the API server".to_owned()))),
+        }
     }
 
-    /// Binds at once, so that a port that is taken is an error of the start; serves in the background.
-    pub async fn serve(self, address: SocketAddr) -> Result<()> {
-        let listener = TcpListener::bind(address)
-            .await
-            .with_context(|| format!("cannot listen on {address}; is another controller running here? (--pprof-port)"))?;
-        let router = Router::new()
-            .route("/healthz", get(livez))
-            .route("/livez", get(livez))
-            .route("/readyz", get(readyz))
-            .route("/metrics", get(metrics_page))
+    /// Says what the start waits for; `None` once it is over.
+    pub fn starting(&self, what: Option<String>) {
+        *self.start.lock().unwrap_or_else(PoisonError::into_inner) = what;
+    }
+
+    fn waits_for_start(&self) -> Option<String> {
+        self.start
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
+    }
+
+    async fn ask(&self) -> Option<Snapshot> {
+        let (answer, asked) = oneshot::channel();
+        let answer = async {
+            self.queries.send(answer).await.ok()?;
+            asked.await.ok()
+        };
+        timeout(ANSWER, answer).await.ok().flatten()
+    }
+
+    /// Serves until `stop`.
+    pub async fn serve(self, address: SocketAddr, stop: CancellationToken) -> anyhow::Result<()> {
+        let listener = TcpListener::bind(address).await.with_context(|| {
+            format!("listening on {address}; is another controller running here? (--bind-address, --pprof-port)")
+        })?;
+        let pages = Router::new()
+            .route("/healthz", get(alive))
+            .route("/livez", get(alive))
+            .route("/readyz", get(ready))
+            .route("/metrics", get(figures))
             .with_state(self);
-        tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!(%error, "the admin server has ended");
-            }
-        });
+        axum::serve(listener, pages)
+            .with_graceful_shutdown(stop.cancelled_owned())
+            .await?;
         Ok(())
     }
-
-    async fn report(&self) -> Option<Report> {
-        let (ask, answer) = oneshot::channel();
-        let report = async {
-            self.queries.send(ask).await.ok()?;
-            answer.await.ok()
-        };
-        tokio::time::timeout(PATIENCE, report).await.ok().flatten()
-    }
-
-    fn starting(&self) -> Option<String> {
-        self.starting.borrow().clone()
-    }
 }
 
-async fn livez(State(admin): State<Admin>) -> Response {
-    if admin.starting().is_some() || admin.report().await.is_some() {
+/// Whether the process does its work, or waits for its start with patience.
+async fn alive(State(admin): State<Admin>) -> Response {
+    if admin.waits_for_start().is_some() || admin.ask().await.is_some() {
         "ok\n".into_response()
     } else {
-        (StatusCode::SERVICE_UNAVAILABLE, "the main loop does not answer\n").into_response()
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the main loop does not answer\n",
+        )
+            .into_response()
     }
 }
 
-async fn readyz(State(admin): State<Admin>) -> Response {
-    let mut waits = Vec::new();
-    match admin.starting() {
-        Some(what) => waits.push(what),
-        None => match admin.report().await {
-            Some(report) => waits.extend(report.waits_for),
-            None => waits.push("the main loop, which does not answer".to_owned()),
-        },
-    }
+/// Whether it can serve as leader or as hot standby; otherwise what it waits for, a line each, and what is in the way.
+async fn ready(State(admin): State<Admin>) -> Response {
+    let (waits, troubles) = if let Some(what) = admin.waits_for_start() {
+        (vec![what], Vec::new())
+    } else if let Some(snapshot) = admin.ask().await {
+        let mut troubles = admin.troubles.list();
+        troubles.extend(snapshot.databases);
+        (snapshot.report.waits_for, troubles)
+    } else {
+        (
+            vec!["the main loop, which does not answer".to_owned()],
+            Vec::new(),
+        )
+    };
     if waits.is_empty() {
         return "ok\n".into_response();
     }
-    let mut text: String = waits.iter().map(|what| format!("waiting for {what}\n")).collect();
-    for line in (admin.troubles.0)() {
-        text.push_str(&line);
-        text.push('\n');
-    }
+    let waits = waits.iter().map(|what| format!("waiting for {what}\n"));
+    let text: String = waits
+        .chain(troubles.iter().map(|trouble| format!("{trouble}\n")))
+        .collect();
     (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
-async fn metrics_page(State(admin): State<Admin>) -> Response {
-    match admin.report().await {
-        Some(report) => {
-            ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics::page(&report)).into_response()
-        }
-        None => (StatusCode::SERVICE_UNAVAILABLE, "the controller is starting\n").into_response(),
-    }
+async fn figures(State(admin): State<Admin>) -> Response {
+    let snapshot = if admin.waits_for_start().is_some() {
+        None
+    } else {
+        admin.ask().await
+    };
+    let kind = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
+    (kind, metrics::page(snapshot.as_ref())).into_response()
 }

@@ -58,7 +58,10 @@ pub async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
     // The databases' sessions begin while the API server is still being waited for.
     let (nb, nb_events) = databases::northbound(&flags)?;
     let (sb, sb_events) = databases::southbound(&flags)?;
-    let Some((client, cluster)) = stop.run_until_cancelled(reach_cluster(&flags, &admin)).await else {
+    let Some((client, cluster)) = stop
+        .run_until_cancelled(reach_cluster(&flags, &admin))
+        .await
+    else {
         return Ok(());
     };
 
@@ -75,7 +78,13 @@ pub async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
     info!(%identity, %cluster, "starting");
     let (events, inbox) = mpsc::channel(EVENTS);
     watch::start(&client, &events, &troubles, &stop);
-    let elector = Elector::new(client.clone(), &flags.pod_namespace, identity.to_string(), timing, guard.clone());
+    let elector = Elector::new(
+        client.clone(),
+        &flags.pod_namespace,
+        identity.to_string(),
+        timing,
+        guard.clone(),
+    );
     // The lease is given back after the last write, so the elector has a stop of its own.
     let release = CancellationToken::new();
     let election = tokio::spawn(elector.run(events.clone(), release.clone()));
@@ -96,7 +105,12 @@ pub async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
         wake: None,
         turns: 0,
     };
-    let inputs = Inputs { inbox, nb: nb_events, sb: sb_events, asked };
+    let inputs = Inputs {
+        inbox,
+        nb: nb_events,
+        sb: sb_events,
+        asked,
+    };
     tokio::select! {
         result = main.run(inputs, stop.clone()) => result?,
         result = pages => result.context("the admin server ended")??,
@@ -128,14 +142,20 @@ async fn try_cluster(flags: &Flags) -> anyhow::Result<(Client, Uuid)> {
         Some(path) => {
             let file = kube::config::Kubeconfig::read_from(path)
                 .with_context(|| format!("--kubeconfig={}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default()).await?
+            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
+                .await?
         }
-        None => kube::Config::incluster().context("no --kubeconfig is given, and this is no pod")?,
+        None => {
+            kube::Config::incluster().context("no --kubeconfig is given, and this is no pod")?
+        }
     };
     config.connect_timeout = Some(Duration::from_secs(5));
     let client = Client::try_from(config)?;
     let namespaces: Api<Namespace> = Api::all(client.clone());
-    let namespace = namespaces.get("kube-system").await.context("reading the namespace kube-system")?;
+    let namespace = namespaces
+        .get("kube-system")
+        .await
+        .context("reading the namespace kube-system")?;
     let uid = namespace.metadata.uid.context("kube-system has no uid")?;
     Ok((client, uid.parse().context("the uid of kube-system")?))
 }
@@ -194,10 +214,14 @@ impl Loop {
                     batch.push(Event::Tick);
                 }
             }
-            while batch.len() < TURN && let Some(event) = inputs.nb.try_recv() {
+            while batch.len() < TURN
+                && let Some(event) = inputs.nb.try_recv()
+            {
                 batch.push(databases::event(event, Event::Nb));
             }
-            while batch.len() < TURN && let Ok(event) = inputs.inbox.try_recv() {
+            while batch.len() < TURN
+                && let Ok(event) = inputs.inbox.try_recv()
+            {
                 batch.push(event);
             }
             self.turns += 1;
@@ -207,7 +231,10 @@ impl Loop {
             }
         }
         self.writes.close();
-        if tokio::time::timeout(LAST_WRITES, self.writes.wait()).await.is_err() {
+        if tokio::time::timeout(LAST_WRITES, self.writes.wait())
+            .await
+            .is_err()
+        {
             warn!("some writes to the API server were still under way at the end");
         }
         Ok(())
@@ -216,7 +243,8 @@ impl Loop {
     async fn carry_out(&mut self, effect: Effect) {
         match effect {
             Effect::Kube { id, write } => {
-                let (client, guard, events) = (self.client.clone(), self.guard.clone(), self.events.clone());
+                let (client, guard, events) =
+                    (self.client.clone(), self.guard.clone(), self.events.clone());
                 self.writes.spawn(async move {
                     let outcome = writer::execute(client, write, guard).await;
                     // The loop is gone at the end; the next start finds out what became of the write.
@@ -231,7 +259,7 @@ impl Loop {
         }
     }
 
-    fn answer(&self, question: Query) {
+    fn answer(&mut self, question: Query) {
         let databases = [("northbound", &self.nb), ("southbound", &self.sb)]
             .into_iter()
             .filter(|(_, handle)| !handle.status().is_live())
@@ -254,7 +282,10 @@ async fn submit(
     ops: Vec<ovsdb::wire::Operation>,
 ) {
     if let Err(error) = handle.submit(id.0, ops).await {
-        let event = Event::Committed { id, outcome: databases::outcome(&Err(error)) };
+        let event = Event::Committed {
+            id,
+            outcome: databases::outcome(&Err(error)),
+        };
         let events = events.clone();
         tokio::spawn(async move { events.send(event).await });
     }
@@ -262,17 +293,33 @@ async fn submit(
 
 fn log(line: &LogLine) {
     match line {
-        LogLine::Ready { leases } => info!(leases, "complete: every list, the northbound replica and the ledger"),
+        LogLine::Ready { leases } => info!(
+            leases,
+            "complete: every list, the northbound replica and the ledger"
+        ),
         LogLine::Leading { epoch } => info!(epoch, "leading"),
         LogLine::Stopped { why } => warn!(why, "not leading any more"),
-        LogLine::PodReady { pod, addresses, subnet } => info!(%pod, %addresses, %subnet, "pod network ready"),
+        LogLine::PodReady {
+            pod,
+            addresses,
+            subnet,
+        } => info!(%pod, %addresses, %subnet, "pod network ready"),
         LogLine::PortGone { port } => info!(%port, "port and address released"),
-        LogLine::WriteFailed { write, error, retry_in_ms } => {
+        LogLine::WriteFailed {
+            write,
+            error,
+            retry_in_ms,
+        } => {
             warn!(write, error, retry_in_ms, "write failed");
         }
-        LogLine::Parked { unit, error } => error!(unit, error, "the northbound database refuses rows"),
+        LogLine::Parked { unit, error } => {
+            error!(unit, error, "the northbound database refuses rows")
+        }
         LogLine::Held { what } => {
-            error!(what, "flush held: it would delete an unusual share; look, then start with --allow-mass-delete");
+            error!(
+                what,
+                "flush held: it would delete an unusual share; look, then start with --allow-mass-delete"
+            );
         }
         LogLine::Warning { text } => warn!("{text}"),
     }

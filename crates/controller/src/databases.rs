@@ -14,8 +14,9 @@ use crate::flags::Flags;
 pub fn northbound(flags: &Flags) -> anyhow::Result<(Handle, client::Events)> {
     let remotes = flags.northbound()?;
     let mut config = config(flags, &remotes, "OVN_Northbound").context("--ovn-nb-addr")?;
-    for (table, columns) in ovn::Database::Northbound.tables() {
-        config = config.monitor(table, TableSelection::columns(columns));
+    for table in ovn::Database::Northbound.tables() {
+        let columns = table.columns().map(ovn::Column::name);
+        config = config.monitor(table.name(), TableSelection::columns(columns));
     }
     Ok(Client::connect(config)?)
 }
@@ -26,7 +27,11 @@ pub fn southbound(flags: &Flags) -> anyhow::Result<(Handle, client::Events)> {
     let config = config(flags, &remotes, "OVN_Southbound").context("--ovn-sb-addr")?;
     let chassis = TableSelection::columns(["name", "hostname", "external_ids", "other_config"]);
     let private = TableSelection::columns(["name"]);
-    Ok(Client::connect(config.monitor("Chassis", chassis).monitor("Chassis_Private", private))?)
+    Ok(Client::connect(
+        config
+            .monitor("Chassis", chassis)
+            .monitor("Chassis_Private", private),
+    )?)
 }
 
 fn config(flags: &Flags, remotes: &str, database: &str) -> anyhow::Result<ClientConfig> {

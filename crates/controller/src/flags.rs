@@ -11,7 +11,12 @@ use smol_str::SmolStr;
 
 /// Kube-OVN's controller: makes OVN's northbound database follow the cluster.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "kube-ovn-controller", version, about, args_override_self = true)]
+#[command(
+    name = "kube-ovn-controller",
+    version,
+    about,
+    args_override_self = true
+)]
 pub struct Flags {
     /// Addresses of the northbound database, separated by commas: tcp:HOST:PORT, ssl:HOST:PORT, unix:PATH.
     #[arg(long, value_name = "REMOTES", default_value = "")]
@@ -232,12 +237,29 @@ impl Flags {
             return Ok(given.trim().to_owned());
         }
         let scheme = if self.enable_ssl { "ssl" } else { "tcp" };
-        let hosts: Vec<&str> = self.ovn_db_ips.split(',').map(str::trim).filter(|h| !h.is_empty()).collect();
+        let hosts: Vec<&str> = self
+            .ovn_db_ips
+            .split(',')
+            .map(str::trim)
+            .filter(|h| !h.is_empty())
+            .collect();
         if hosts.is_empty() {
-            bail!("{flag} is not set (for example {flag}=tcp:192.168.1.41:{port}), and OVN_DB_IPS is not either");
+            bail!(
+                "{flag} is not set (for example {flag}=tcp:192.168.1.41:{port}), and OVN_DB_IPS is not either"
+            );
         }
-        let host = |host: &str| if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
-        Ok(hosts.into_iter().map(|h| format!("{scheme}:{}:{port}", host(h))).collect::<Vec<_>>().join(","))
+        let host = |host: &str| {
+            if host.contains(':') {
+                format!("[{host}]")
+            } else {
+                host.to_owned()
+            }
+        };
+        Ok(hosts
+            .into_iter()
+            .map(|h| format!("{scheme}:{}:{port}", host(h)))
+            .collect::<Vec<_>>()
+            .join(","))
     }
 
     /// Who we are in the Lease.
@@ -267,15 +289,16 @@ impl Flags {
             .filter(|ip| *ip != IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         Ok(fabric::Config {
             cluster_router: SmolStr::new(&self.cluster_router),
-            default_subnet: fabric::DefaultSubnet {
+            default_subnet: fabric::config::DefaultSubnet {
                 name: SmolStr::new(&self.default_ls),
                 cidrs: cidrs("--default-cidr", &self.default_cidr)?,
                 gateways: addresses("--default-gateway", &self.default_gateway)?,
-                exclude_ips: parse_ranges(&self.default_exclude_ips)
-                    .with_context(|| format!("--default-exclude-ips={}", self.default_exclude_ips))?,
+                exclude_ips: parse_ranges(&self.default_exclude_ips).with_context(|| {
+                    format!("--default-exclude-ips={}", self.default_exclude_ips)
+                })?,
                 disable_gateway_check: !self.default_gateway_check,
             },
-            join: fabric::JoinSubnet {
+            join: fabric::config::JoinSubnet {
                 name: SmolStr::new(&self.node_switch),
                 cidrs: cidrs("--node-switch-cidr", &self.node_switch_cidr)?,
                 gateways: addresses("--node-switch-gateway", &self.node_switch_gateway)?,
@@ -285,6 +308,8 @@ impl Flags {
             enable_lb: self.enable_lb,
             ls_dnat_mod_dl_dst: self.ls_dnat_mod_dl_dst,
             ls_ct_skip_dst_lport_ips: self.ls_ct_skip_dst_lport_ips,
+            // The cluster is asked for it; see `engine::Config::cluster`.
+            cluster_uid: SmolStr::default(),
             node_local_dns: self
                 .node_local_dns_ip
                 .split(',')
@@ -303,10 +328,14 @@ impl Flags {
             retry: self.leader_elect_retry_period,
         };
         if timing.renew_deadline >= timing.duration {
-            bail!("--leader-elect-renew-deadline must be shorter than --leader-elect-lease-duration");
+            bail!(
+                "--leader-elect-renew-deadline must be shorter than --leader-elect-lease-duration"
+            );
         }
         if timing.retry >= timing.renew_deadline || timing.retry.is_zero() {
-            bail!("--leader-elect-retry-period must be shorter than --leader-elect-renew-deadline, and not 0");
+            bail!(
+                "--leader-elect-retry-period must be shorter than --leader-elect-renew-deadline, and not 0"
+            );
         }
         Ok(timing)
     }
@@ -314,7 +343,8 @@ impl Flags {
 
 /// `90s`, `1m30s`, `500ms` as Go prints them, or plain seconds.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no duration; write for example 30s, 1m30s, 500ms, or 30 (seconds)");
+    let wrong =
+        || format!("`{text}` is no duration; write for example 30s, 1m30s, 500ms, or 30 (seconds)");
     if let Ok(seconds) = text.parse::<u32>() {
         return Ok(Duration::from_secs(seconds.into()));
     }
@@ -324,7 +354,9 @@ fn duration(text: &str) -> Result<Duration, String> {
         let end = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?;
         let count: u32 = rest[..end].parse().map_err(|_| wrong())?;
         rest = &rest[end..];
-        let end = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        let end = rest
+            .find(|c: char| c.is_ascii_digit())
+            .unwrap_or(rest.len());
         let unit = match &rest[..end] {
             "ms" => Duration::from_millis(1),
             "s" => Duration::from_secs(1),
@@ -335,7 +367,11 @@ fn duration(text: &str) -> Result<Duration, String> {
         total += unit * count;
         rest = &rest[end..];
     }
-    if text.is_empty() { Err(wrong()) } else { Ok(total) }
+    if text.is_empty() {
+        Err(wrong())
+    } else {
+        Ok(total)
+    }
 }
 
 #[cfg(test)]
@@ -343,7 +379,8 @@ mod tests {
     use super::*;
 
     fn parse(args: &[&str]) -> Flags {
-        Flags::try_parse_from(std::iter::once("kube-ovn-controller").chain(args.iter().copied())).unwrap()
+        Flags::try_parse_from(std::iter::once("kube-ovn-controller").chain(args.iter().copied()))
+            .unwrap()
     }
 
     #[test]
@@ -378,8 +415,14 @@ mod tests {
             "--secure-serving=false",
         ]);
         let config = flags.fabric().unwrap();
-        assert_eq!(config.default_subnet.cidrs.to_string(), "10.16.0.0/16,fd00:10:16::/112");
-        assert_eq!(config.join.cidrs.to_string(), "100.64.0.0/16,fd00:100:64::/112");
+        assert_eq!(
+            config.default_subnet.cidrs.to_string(),
+            "10.16.0.0/16,fd00:10:16::/112"
+        );
+        assert_eq!(
+            config.join.cidrs.to_string(),
+            "100.64.0.0/16,fd00:100:64::/112"
+        );
         assert_eq!(flags.election().unwrap(), engine::lease::Timing::default());
     }
 
@@ -391,18 +434,39 @@ mod tests {
 
     #[test]
     fn a_wrong_value_names_the_flag() {
-        let error = parse(&["--default-cidr=10.16.0.0/99"]).fabric().unwrap_err();
-        assert!(format!("{error:#}").contains("--default-cidr=10.16.0.0/99"), "{error:#}");
-        assert!(parse(&["--leader-elect-renew-deadline=40s"]).election().is_err());
+        let error = parse(&["--default-cidr=10.16.0.0/99"])
+            .fabric()
+            .unwrap_err();
+        assert!(
+            format!("{error:#}").contains("--default-cidr=10.16.0.0/99"),
+            "{error:#}"
+        );
+        assert!(
+            parse(&["--leader-elect-renew-deadline=40s"])
+                .election()
+                .is_err()
+        );
     }
 
     #[test]
     fn database_hosts_become_remotes() {
         let mut flags = parse(&["--ovn-db-ips=192.168.1.41,fd00::1"]);
-        assert_eq!(flags.northbound().unwrap(), "tcp:192.168.1.41:6641,tcp:[fd00::1]:6641");
+        assert_eq!(
+            flags.northbound().unwrap(),
+            "tcp:192.168.1.41:6641,tcp:[fd00::1]:6641"
+        );
         flags.enable_ssl = true;
-        assert_eq!(flags.southbound().unwrap(), "ssl:192.168.1.41:6642,ssl:[fd00::1]:6642");
-        assert!(parse(&[]).northbound().unwrap_err().to_string().contains("--ovn-nb-addr"));
+        assert_eq!(
+            flags.southbound().unwrap(),
+            "ssl:192.168.1.41:6642,ssl:[fd00::1]:6642"
+        );
+        assert!(
+            parse(&[])
+                .northbound()
+                .unwrap_err()
+                .to_string()
+                .contains("--ovn-nb-addr")
+        );
     }
 
     #[test]

@@ -9,7 +9,9 @@ use kube::Resource;
 use serde::de::DeserializeOwned;
 
 /// A kind that the controller watches and writes.
-pub trait Watched: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static {
+pub trait Watched:
+    Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static
+{
     /// The engine's name for it.
     const KIND: Kind;
 

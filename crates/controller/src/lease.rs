@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use kube::api::PostParams;
-use kube::runtime::watcher;
+use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -67,7 +67,13 @@ pub struct Elector {
 
 impl Elector {
     /// An elector for the Lease in `namespace`.
-    pub fn new(client: Client, namespace: &str, identity: String, timing: Timing, guard: Guard) -> Self {
+    pub fn new(
+        client: Client,
+        namespace: &str,
+        identity: String,
+        timing: Timing,
+        guard: Guard,
+    ) -> Self {
         Self {
             api: Api::namespaced(client, namespace),
             identity,
@@ -83,7 +89,7 @@ impl Elector {
         let mut leading = false;
         // A lease that its holder gives back is seen at once, not after the retry period.
         let config = watcher::Config::default().fields(&format!("metadata.name={NAME}"));
-        let released = watcher::watcher(self.api.clone(), config).filter_map(|event| async {
+        let released = watcher(self.api.clone(), config).filter_map(|event| async {
             match event {
                 Ok(watcher::Event::Apply(lease)) => holder(&lease).is_empty().then_some(()),
                 Ok(watcher::Event::Delete(_)) => Some(()),
@@ -96,14 +102,19 @@ impl Elector {
         });
         pin_mut!(released);
         loop {
-            let wait = match timeout(self.timing.renew_deadline / 2, self.turn(&mut election)).await {
+            let wait = match timeout(self.timing.renew_deadline / 2, self.turn(&mut election)).await
+            {
                 Ok(Ok(Turn::Ours { until })) => {
                     if !leading {
                         info!(identity = self.identity, "the lease is ours");
                     }
                     leading = true;
                     self.guard.set(Some(until));
-                    if events.send(Event::Lease(LeaseEvent::Leader { until })).await.is_err() {
+                    if events
+                        .send(Event::Lease(LeaseEvent::Leader { until }))
+                        .await
+                        .is_err()
+                    {
                         return;
                     }
                     self.timing.retry
@@ -114,7 +125,11 @@ impl Elector {
                     }
                     leading = false;
                     self.guard.set(None);
-                    if events.send(Event::Lease(LeaseEvent::Standby)).await.is_err() {
+                    if events
+                        .send(Event::Lease(LeaseEvent::Standby))
+                        .await
+                        .is_err()
+                    {
                         return;
                     }
                     self.clock.until(look_at)
@@ -122,7 +137,10 @@ impl Elector {
                 Ok(Err(error)) => {
                     debug!(error = format!("{error:#}"), "lease");
                     if leading {
-                        warn!(error = format!("{error:#}"), "the lease could not be renewed");
+                        warn!(
+                            error = format!("{error:#}"),
+                            "the lease could not be renewed"
+                        );
                     }
                     self.timing.retry.min(Duration::from_secs(1))
                 }
@@ -138,8 +156,15 @@ impl Elector {
             }
         }
         self.guard.set(None);
-        if leading && let Err(error) = timeout(Duration::from_secs(3), self.release()).await.unwrap_or(Ok(())) {
-            warn!(error = format!("{error:#}"), "the lease could not be given back");
+        if leading
+            && let Err(error) = timeout(Duration::from_secs(3), self.release())
+                .await
+                .unwrap_or(Ok(()))
+        {
+            warn!(
+                error = format!("{error:#}"),
+                "the lease could not be given back"
+            );
         }
     }
 
@@ -149,12 +174,22 @@ impl Elector {
         // The guarantee counts from before the request: the server cannot have stored it earlier.
         let now = self.clock.now();
         let record = lease.as_ref().map(record);
-        let held_by = record.as_ref().map(|r| r.holder.clone()).unwrap_or_default();
+        let held_by = record
+            .as_ref()
+            .map(|r| r.holder.clone())
+            .unwrap_or_default();
         match election.decide(record, &self.identity, now, &self.timing) {
-            Decision::Wait(look_at) => Ok(Turn::Theirs { holder: held_by, look_at }),
+            Decision::Wait(look_at) => Ok(Turn::Theirs {
+                holder: held_by,
+                look_at,
+            }),
             Decision::Claim(claim) => {
-                self.write(lease, &claim).await.context("writing the lease")?;
-                Ok(Turn::Ours { until: Election::guarantee(now, &self.timing) })
+                self.write(lease, &claim)
+                    .await
+                    .context("writing the lease")?;
+                Ok(Turn::Ours {
+                    until: Election::guarantee(now, &self.timing),
+                })
             }
         }
     }
@@ -166,17 +201,42 @@ impl Elector {
             acquire_time: Some(MicroTime(claim.acquired)),
             renew_time: Some(MicroTime(claim.renewed)),
             lease_transitions: Some(claim.transitions),
-            ..lease.as_ref().and_then(|l| l.spec.clone()).unwrap_or_default()
+            ..lease
+                .as_ref()
+                .and_then(|l| l.spec.clone())
+                .unwrap_or_default()
         };
         let params = PostParams {
             field_manager: Some(api::keys::FIELD_MANAGER.to_owned()),
             ..PostParams::default()
         };
         match lease {
-            Some(lease) => self.api.replace(NAME, &params, &Lease { spec: Some(spec), ..lease }).await?,
+            Some(lease) => {
+                self.api
+                    .replace(
+                        NAME,
+                        &params,
+                        &Lease {
+                            spec: Some(spec),
+                            ..lease
+                        },
+                    )
+                    .await?
+            }
             None => {
-                let metadata = ObjectMeta { name: Some(NAME.to_owned()), ..ObjectMeta::default() };
-                self.api.create(&params, &Lease { metadata, spec: Some(spec) }).await?
+                let metadata = ObjectMeta {
+                    name: Some(NAME.to_owned()),
+                    ..ObjectMeta::default()
+                };
+                self.api
+                    .create(
+                        &params,
+                        &Lease {
+                            metadata,
+                            spec: Some(spec),
+                        },
+                    )
+                    .await?
             }
         };
         Ok(())
@@ -184,7 +244,9 @@ impl Elector {
 
     /// Gives the Lease back, as client-go does: no holder, one second.
     async fn release(&self) -> anyhow::Result<()> {
-        let Some(lease) = self.api.get_opt(NAME).await? else { return Ok(()) };
+        let Some(lease) = self.api.get_opt(NAME).await? else {
+            return Ok(());
+        };
         if holder(&lease) != self.identity {
             return Ok(());
         }
@@ -196,7 +258,16 @@ impl Elector {
             renew_time: Some(now),
             ..lease.spec.clone().unwrap_or_default()
         };
-        self.api.replace(NAME, &PostParams::default(), &Lease { spec: Some(spec), ..lease }).await?;
+        self.api
+            .replace(
+                NAME,
+                &PostParams::default(),
+                &Lease {
+                    spec: Some(spec),
+                    ..lease
+                },
+            )
+            .await?;
         info!("the lease is given back");
         Ok(())
     }
@@ -208,7 +279,11 @@ enum Turn {
 }
 
 fn holder(lease: &Lease) -> &str {
-    lease.spec.as_ref().and_then(|s| s.holder_identity.as_deref()).unwrap_or_default()
+    lease
+        .spec
+        .as_ref()
+        .and_then(|s| s.holder_identity.as_deref())
+        .unwrap_or_default()
 }
 
 fn record(lease: &Lease) -> Record {

@@ -4,55 +4,159 @@ use std::fmt::Write as _;
 
 use engine::{Report, Role};
 
+use crate::admin::Snapshot;
+
 /// Upstream names the families so.
 const V4: &str = "IPv4";
 
-/// One page. Names without a prefix are upstream's.
-pub fn page(report: &Report) -> String {
+/// The page. The `subnet_*` names are the Go implementation's: dashboards and alerts use them.
+///
+/// It is made from a snapshot of the engine at the moment of the scrape: exact, and nothing has to be kept up.
+pub fn page(snapshot: Option<&Snapshot>) -> String {
     let mut page = Page::default();
-    page.family("kube_ovn_controller_role", "gauge", "1 for the role that this process has");
+    page.process();
+    let Some(snapshot) = snapshot else {
+        return page.0;
+    };
+    let report = &snapshot.report;
+    page.family(
+        "kube_ovn_controller_role",
+        "gauge",
+        "1 for the role that this process has",
+    );
     for role in ["standby", "candidate", "leader", "fenced"] {
-        page.sample("kube_ovn_controller_role", &[("role", role)], u8::from(report.role.label() == role));
+        page.sample(
+            "kube_ovn_controller_role",
+            &[("role", role)],
+            u8::from(report.role.label() == role),
+        );
     }
     if let Role::Leader { epoch, .. } = report.role {
-        page.family("kube_ovn_controller_epoch", "gauge", "Epoch under which this process writes");
+        page.family(
+            "kube_ovn_controller_epoch",
+            "gauge",
+            "Epoch under which this process writes",
+        );
         page.sample("kube_ovn_controller_epoch", &[], epoch);
     }
-    page.family("kube_ovn_controller_ports", "gauge", "Ports of pods and nodes, by state");
+    page.family(
+        "kube_ovn_controller_ports",
+        "gauge",
+        "Ports of pods and nodes, by state",
+    );
     for (state, count) in &report.ports {
-        page.sample("kube_ovn_controller_ports", &[("state", state.label())], count);
+        page.sample(
+            "kube_ovn_controller_ports",
+            &[("state", state.label())],
+            count,
+        );
     }
-    page.family("kube_ovn_controller_leases", "gauge", "Addresses in the ledger");
+    page.family(
+        "kube_ovn_controller_leases",
+        "gauge",
+        "Addresses in the ledger",
+    );
     page.sample("kube_ovn_controller_leases", &[], report.leases);
-    page.family("kube_ovn_controller_pending_units", "gauge", "Units whose rows are not in the database yet");
-    page.sample("kube_ovn_controller_pending_units", &[], report.pending_units);
-    page.family("kube_ovn_controller_parked_units", "gauge", "Units whose rows the database refuses");
+    page.family(
+        "kube_ovn_controller_pending_units",
+        "gauge",
+        "Units whose rows are not in the database yet",
+    );
+    page.sample(
+        "kube_ovn_controller_pending_units",
+        &[],
+        report.pending_units,
+    );
+    page.family(
+        "kube_ovn_controller_parked_units",
+        "gauge",
+        "Units whose rows the database refuses",
+    );
     page.sample("kube_ovn_controller_parked_units", &[], report.parked.len());
-    page.family("kube_ovn_controller_brakes_held", "gauge", "1 while a flush would delete too much and waits for consent");
-    page.sample("kube_ovn_controller_brakes_held", &[], u8::from(report.held.is_some()));
-    page.family("kube_ovn_controller_problems", "gauge", "Problems of objects that stand at the moment");
+    page.family(
+        "kube_ovn_controller_brakes_held",
+        "gauge",
+        "1 while a flush would delete too much and waits for consent",
+    );
+    page.sample(
+        "kube_ovn_controller_brakes_held",
+        &[],
+        u8::from(report.held.is_some()),
+    );
+    page.family(
+        "kube_ovn_controller_problems",
+        "gauge",
+        "Problems of objects that stand at the moment",
+    );
     page.sample("kube_ovn_controller_problems", &[], report.problems.len());
-    page.family("kube_ovn_controller_chassis", "gauge", "Chassis in the southbound database");
+    page.family(
+        "kube_ovn_controller_chassis",
+        "gauge",
+        "Chassis in the southbound database",
+    );
     page.sample("kube_ovn_controller_chassis", &[], report.chassis);
-    page.family("kube_ovn_controller_kube_writes_total", "counter", "Writes to the API server, by kind, verb and end");
+    page.family(
+        "kube_ovn_controller_kube_writes_total",
+        "counter",
+        "Writes to the API server, by kind, verb and end",
+    );
     for ((kind, verb, ended), count) in &report.writes {
-        let labels = [("kind", kind.name()), ("verb", verb), ("result", ended.label())];
+        let labels = [
+            ("kind", kind.name()),
+            ("verb", verb),
+            ("result", ended.label()),
+        ];
         page.sample("kube_ovn_controller_kube_writes_total", &labels, count);
     }
-    page.family("kube_ovn_controller_kube_writes_in_flight", "gauge", "Writes to the API server under way");
-    page.sample("kube_ovn_controller_kube_writes_in_flight", &[], report.writes_in_flight);
-    page.family("kube_ovn_controller_transactions_total", "counter", "Database transactions, by kind and end");
+    page.family(
+        "kube_ovn_controller_kube_writes_in_flight",
+        "gauge",
+        "Writes to the API server under way",
+    );
+    page.sample(
+        "kube_ovn_controller_kube_writes_in_flight",
+        &[],
+        report.writes_in_flight,
+    );
+    page.family(
+        "kube_ovn_controller_transactions_total",
+        "counter",
+        "Database transactions, by kind and end",
+    );
     for ((kind, ended), count) in &report.commits {
-        page.sample("kube_ovn_controller_transactions_total", &[("kind", kind.label()), ("result", ended)], count);
+        page.sample(
+            "kube_ovn_controller_transactions_total",
+            &[("kind", kind.label()), ("result", ended)],
+            count,
+        );
     }
-    page.family("kube_ovn_controller_operations_total", "counter", "Northbound operations sent");
-    page.sample("kube_ovn_controller_operations_total", &[], report.operations);
+    page.family(
+        "kube_ovn_controller_operations_total",
+        "counter",
+        "Northbound operations sent",
+    );
+    page.sample(
+        "kube_ovn_controller_operations_total",
+        &[],
+        report.operations,
+    );
 
-    page.family("subnet_available_ip_count", "gauge", "Addresses that a pod could get");
-    page.subnets(report, "subnet_available_ip_count", |subnet| subnet.available);
+    page.family(
+        "subnet_available_ip_count",
+        "gauge",
+        "Addresses that a pod could get",
+    );
+    page.subnets(report, "subnet_available_ip_count", |subnet| {
+        subnet.available
+    });
     page.family("subnet_used_ip_count", "gauge", "Addresses in use");
     page.subnets(report, "subnet_used_ip_count", |subnet| subnet.using);
-    page.process();
+    page.family(
+        "kube_ovn_controller_loop_turns_total",
+        "counter",
+        "Turns of the main loop",
+    );
+    page.sample("kube_ovn_controller_loop_turns_total", &[], snapshot.turns);
     page.0
 }
 
@@ -66,15 +170,35 @@ impl Page {
     }
 
     fn sample(&mut self, name: &str, labels: &[(&str, &str)], value: impl std::fmt::Display) {
-        let text: Vec<String> = labels.iter().map(|(key, value)| format!("{key}=\"{}\"", escape(value))).collect();
-        let labels = if text.is_empty() { String::new() } else { format!("{{{}}}", text.join(",")) };
+        let text: Vec<String> = labels
+            .iter()
+            .map(|(key, value)| format!("{key}=\"{}\"", escape(value)))
+            .collect();
+        let labels = if text.is_empty() {
+            String::new()
+        } else {
+            format!("{{{}}}", text.join(","))
+        };
         let _ = writeln!(self.0, "{name}{labels} {value}");
     }
 
-    fn subnets(&mut self, report: &Report, name: &str, figure: impl Fn(&engine::SubnetReport) -> u128) {
+    fn subnets(
+        &mut self,
+        report: &Report,
+        name: &str,
+        figure: impl Fn(&engine::SubnetReport) -> u128,
+    ) {
         for subnet in &report.subnets {
-            let protocol = if subnet.family == net::Family::V4 { V4 } else { "IPv6" };
-            let labels = [("subnet_name", subnet.name.as_str()), ("protocol", protocol), ("subnet_cidr", &subnet.cidr)];
+            let protocol = if subnet.family == net::Family::V4 {
+                V4
+            } else {
+                "IPv6"
+            };
+            let labels = [
+                ("subnet_name", subnet.name.as_str()),
+                ("protocol", protocol),
+                ("subnet_cidr", &subnet.cidr),
+            ];
             self.sample(name, &labels, figure(subnet));
         }
     }
@@ -82,11 +206,19 @@ impl Page {
     /// The two figures that every Prometheus client has. Absent where /proc is.
     fn process(&mut self) {
         if let Some(bytes) = resident_bytes() {
-            self.family("process_resident_memory_bytes", "gauge", "Resident memory size in bytes");
+            self.family(
+                "process_resident_memory_bytes",
+                "gauge",
+                "Resident memory size in bytes",
+            );
             self.sample("process_resident_memory_bytes", &[], bytes);
         }
         if let Some(seconds) = cpu_seconds() {
-            self.family("process_cpu_seconds_total", "counter", "User and system CPU time in seconds");
+            self.family(
+                "process_cpu_seconds_total",
+                "counter",
+                "User and system CPU time in seconds",
+            );
             self.sample("process_cpu_seconds_total", &[], seconds);
         }
     }
@@ -94,13 +226,22 @@ impl Page {
 
 /// Escapes a label value (Prometheus text format).
 fn escape(value: &str) -> String {
-    value.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+    value
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace('\n', "\\n")
 }
 
 fn resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
-    line.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    line.split_whitespace()
+        .next()?
+        .parse::<u64>()
+        .ok()
+        .map(|kib| kib * 1024)
 }
 
 fn cpu_seconds() -> Option<f64> {
@@ -123,9 +264,18 @@ mod tests {
 
     #[test]
     fn an_idle_engine_has_a_page_that_prometheus_can_read() {
-        let engine = engine::Engine::new(engine::Config::default(), jiff::Timestamp::UNIX_EPOCH);
-        let page = page(&engine.report());
-        assert!(page.contains("kube_ovn_controller_role{role=\"standby\"} 1\n"), "{page}");
+        let mut engine =
+            engine::Engine::new(engine::Config::default(), jiff::Timestamp::UNIX_EPOCH);
+        let snapshot = Snapshot {
+            report: engine.report(),
+            turns: 1,
+            databases: Vec::new(),
+        };
+        let page = page(Some(&snapshot));
+        assert!(
+            page.contains("kube_ovn_controller_role{role=\"standby\"} 1\n"),
+            "{page}"
+        );
         assert!(page.contains("process_resident_memory_bytes "), "{page}");
         for line in page.lines().filter(|line| !line.starts_with('#')) {
             let (_, value) = line.rsplit_once(' ').unwrap();

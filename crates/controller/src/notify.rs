@@ -32,13 +32,22 @@ pub async fn run(client: Client, identity: String, mut notices: mpsc::Receiver<N
             ..ObjectReference::default()
         };
         let event = Event {
-            type_: if notice.warning { EventType::Warning } else { EventType::Normal },
+            type_: if notice.warning {
+                EventType::Warning
+            } else {
+                EventType::Normal
+            },
             reason: notice.reason.to_string(),
             note: Some(cut(&notice.message, NOTE).to_owned()),
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        match timeout(Duration::from_secs(10), recorder.publish(&event, &reference)).await {
+        match timeout(
+            Duration::from_secs(10),
+            recorder.publish(&event, &reference),
+        )
+        .await
+        {
             Ok(Ok(())) => {}
             Ok(Err(error)) => warn!(object = %notice.object, %error, "event not published"),
             Err(_) => warn!(object = %notice.object, "event not published in time"),

@@ -1,123 +1,155 @@
-//! Watches of the API server, as events of the engine.
+//! Watches: one task per kind, all into one bounded channel.
 //!
 //! ```text
-//!  list + watch of each kind ──> watcher (lists again by itself, backs off) ──> pump ──> one bounded channel ──> run
+//!  list + watch ──> kube's watcher (lists anew by itself) ──> pump: object to view ──> bounded channel ──> main loop
 //! ```
 //!
-//! Each object is cut down to its view before it enters the channel; what is wider than a view never outlives the line
-//! that decoded it.
+//! An object is cut down to its view before it enters the channel; nothing wider outlives the line that decoded it.
 
 use std::collections::BTreeMap;
-use std::fmt::Debug;
+use std::error::Error;
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use api::v1::{Ip, Subnet, Vpc};
-use api::view::{NamespaceView, NamespaceWire, NodeView, NodeWire, PodView, PodWire};
-use engine::{Event, Kind, KubeEvent, Object};
+use api::view::{NamespaceWire, NodeWire, PodWire};
+use engine::{Event, Kind, KubeEvent, ObjectKey};
 use futures::StreamExt;
 use kube::runtime::watcher::{self, watcher};
-use kube::runtime::WatchStreamExt;
 use kube::{Api, Client};
-use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
-/// Objects in one page of a list: bounds what a list of 100 000 pods holds at once.
-const PAGE: u32 = 500;
+use crate::kinds::Watched;
 
-/// Why watches do not come up: shown by /readyz.
+/// Objects in one page of a list: bounds the memory that a list takes here and on the server.
+const PAGE: u32 = 500;
+/// First pause after an error.
+const FIRST: Duration = Duration::from_millis(100);
+/// Longest pause after errors. Short: what is waited for is mostly an API server or a CRD that is on its way.
+const LONGEST: Duration = Duration::from_secs(2);
+
+/// What is wrong with each watch at the moment, for readiness.
 #[derive(Clone, Debug, Default)]
 pub struct Troubles(Arc<Mutex<BTreeMap<Kind, String>>>);
 
 impl Troubles {
-    fn set(&self, kind: Kind, trouble: Option<String>) {
-        let mut map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Sets what is wrong; returns whether that is news.
+    fn set(&self, kind: Kind, trouble: Option<String>) -> bool {
+        let mut troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match trouble {
-            Some(text) => map.insert(kind, text),
-            None => map.remove(&kind),
-        };
+            Some(text) => troubles.insert(kind, text.clone()) != Some(text),
+            None => troubles.remove(&kind).is_some(),
+        }
     }
 
-    /// `watch of subnets: ...`, a line each.
-    pub fn lines(&self) -> Vec<String> {
-        let map = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        map.iter().map(|(kind, text)| format!("watch of {}: {text}", kind.plural())).collect()
+    /// A sentence for each watch that does not work.
+    pub fn list(&self) -> Vec<String> {
+        let troubles = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        troubles
+            .iter()
+            .map(|(kind, error)| format!("watch of {}: {error}", kind.plural()))
+            .collect()
     }
 }
 
-/// Starts all watches. They end when the channel closes.
-pub fn start(client: &Client, out: &mpsc::Sender<Event>, troubles: &Troubles) {
-    spawn(Kind::Vpc, Api::<Vpc>::all(client.clone()), |vpc| Object::Vpc(Box::new(vpc)), out, troubles);
-    spawn(Kind::Subnet, Api::<Subnet>::all(client.clone()), |subnet| Object::Subnet(Box::new(subnet)), out, troubles);
-    spawn(Kind::Ip, Api::<Ip>::all(client.clone()), |ip| Object::Ip(Box::new(ip)), out, troubles);
-    spawn(Kind::Namespace, Api::<NamespaceWire>::all(client.clone()), |wire| Object::Namespace(NamespaceView::from(&wire)), out, troubles);
-    spawn(Kind::Node, Api::<NodeWire>::all(client.clone()), |wire| Object::Node(NodeView::from(&wire)), out, troubles);
-    spawn(Kind::Pod, Api::<PodWire>::all(client.clone()), |wire| Object::Pod(PodView::from(&wire)), out, troubles);
+/// Starts every watch.
+pub fn start(
+    client: &Client,
+    events: &mpsc::Sender<Event>,
+    troubles: &Troubles,
+    stop: &CancellationToken,
+) {
+    fn spawn<K: Watched>(
+        client: &Client,
+        events: &mpsc::Sender<Event>,
+        troubles: &Troubles,
+        stop: &CancellationToken,
+    ) {
+        let pump = pump::<K>(Api::all(client.clone()), events.clone(), troubles.clone());
+        let stop = stop.clone();
+        tokio::spawn(async move { stop.run_until_cancelled(pump).await });
+    }
+    spawn::<Vpc>(client, events, troubles, stop);
+    spawn::<Subnet>(client, events, troubles, stop);
+    spawn::<Ip>(client, events, troubles, stop);
+    spawn::<NamespaceWire>(client, events, troubles, stop);
+    spawn::<NodeWire>(client, events, troubles, stop);
+    spawn::<PodWire>(client, events, troubles, stop);
 }
 
-fn spawn<K>(kind: Kind, api: Api<K>, narrow: fn(K) -> Object, out: &mpsc::Sender<Event>, troubles: &Troubles)
-where
-    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    tokio::spawn(pump(kind, api, narrow, out.clone(), troubles.clone()));
-}
-
-async fn pump<K>(kind: Kind, api: Api<K>, narrow: fn(K) -> Object, out: mpsc::Sender<Event>, troubles: Troubles)
-where
-    K: kube::Resource + Clone + DeserializeOwned + Debug + Send + 'static,
-{
-    let config = watcher::Config::default().page_size(PAGE);
-    let mut stream = std::pin::pin!(watcher(api, config).default_backoff());
-    let mut last = String::new();
+/// Carries one kind's watch until the receiver is gone.
+async fn pump<K: Watched>(api: Api<K>, events: mpsc::Sender<Event>, troubles: Troubles) {
+    let kind = K::KIND;
+    let mut stream = pin!(watcher(api, watcher::Config::default().page_size(PAGE)));
+    let mut pause = FIRST;
     while let Some(item) = stream.next().await {
         let event = match item {
             Ok(watcher::Event::Init) => KubeEvent::Begin(kind),
-            Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => KubeEvent::Apply(narrow(object)),
-            Ok(watcher::Event::InitDone) => {
-                troubles.set(kind, None);
-                last.clear();
-                KubeEvent::End(kind)
+            Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
+                KubeEvent::Apply(object.into_object())
             }
             Ok(watcher::Event::Delete(object)) => {
-                let object = narrow(object);
-                KubeEvent::Delete { key: object.key(), resource_version: object.resource_version().into() }
+                let meta = object.meta();
+                let key = ObjectKey {
+                    kind,
+                    namespace: meta.namespace.as_deref().unwrap_or_default().into(),
+                    name: meta.name.as_deref().unwrap_or_default().into(),
+                };
+                let resource_version = meta.resource_version.as_deref().unwrap_or_default().into();
+                KubeEvent::Delete {
+                    key,
+                    resource_version,
+                }
+            }
+            Ok(watcher::Event::InitDone) => {
+                debug!(kind = kind.plural(), "listed");
+                KubeEvent::End(kind)
             }
             Err(error) => {
                 let text = explain(kind, &error);
-                // The same trouble once a second is one trouble.
-                if text == last {
-                    debug!(kind = kind.plural(), error = %text, "watch still fails");
-                } else {
-                    warn!(kind = kind.plural(), error = %text, "watch failed; trying again");
+                // The same trouble every two seconds is one trouble.
+                if troubles.set(kind, Some(text.clone())) {
+                    warn!(kind = kind.plural(), error = text, "watch interrupted");
                 }
-                troubles.set(kind, Some(text.clone()));
-                last = text;
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST);
                 continue;
             }
         };
-        if out.send(Event::Kube(event)).await.is_err() {
+        if !matches!(event, KubeEvent::Begin(_)) {
+            troubles.set(kind, None);
+            pause = FIRST;
+        }
+        if events.send(Event::Kube(event)).await.is_err() {
             return;
         }
     }
 }
 
+/// The error with its causes; what to do where that is known.
 fn explain(kind: Kind, error: &watcher::Error) -> String {
-    let missing = match error {
+    let status = match error {
         watcher::Error::InitialListFailed(kube::Error::Api(status))
-        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => status.code == 404,
-        _ => false,
+        | watcher::Error::WatchStartFailed(kube::Error::Api(status)) => Some(status),
+        _ => None,
     };
-    if missing && kind.api_version() != "v1" {
-        return format!("the cluster does not know {}; are the CRDs of {} installed?", kind.plural(), kind.api_version());
+    if status.is_some_and(|status| status.code == 404) {
+        let (plural, group) = (kind.plural(), api::v1::GROUP);
+        return format!(
+            "the API server does not know {plural}.{group}: install the CustomResourceDefinitions"
+        );
     }
     let mut text = error.to_string();
-    let mut source = std::error::Error::source(error);
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let inner_text = inner.to_string();
+        if !text.contains(&inner_text) {
+            text = format!("{text}: {inner_text}");
         }
-        source = cause.source();
+        cause = inner.source();
     }
     text
 }

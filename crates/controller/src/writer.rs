@@ -37,14 +37,26 @@ async fn send(client: Client, write: KubeWrite) -> KubeOutcome {
             KubeOutcome::Refused("the controller creates no such objects".to_owned())
         }
         KubeWrite::Patch { key, part, body } => match key.kind {
-            Kind::Pod => patch(Api::<PodWire>::namespaced(client, &key.namespace), &key, part, &body).await,
+            Kind::Pod => {
+                patch(
+                    Api::<PodWire>::namespaced(client, &key.namespace),
+                    &key,
+                    part,
+                    &body,
+                )
+                .await
+            }
             Kind::Node => patch(Api::<NodeWire>::all(client), &key, part, &body).await,
             Kind::Namespace => patch(Api::<NamespaceWire>::all(client), &key, part, &body).await,
             Kind::Subnet => patch(Api::<Subnet>::all(client), &key, part, &body).await,
             Kind::Vpc => patch(Api::<Vpc>::all(client), &key, part, &body).await,
             Kind::Ip => patch(Api::<Ip>::all(client), &key, part, &body).await,
         },
-        KubeWrite::Delete { key, uid, resource_version } => {
+        KubeWrite::Delete {
+            key,
+            uid,
+            resource_version,
+        } => {
             let version = resource_version.as_deref();
             match key.kind {
                 Kind::Subnet => delete(Api::<Subnet>::all(client), &key, &uid, version).await,
@@ -69,19 +81,29 @@ where
     match Api::<K>::all(client).create(&params, object).await {
         Ok(object) => KubeOutcome::Done(Some(object.into_object())),
         // A creation finds nothing "not found" but its own kind.
-        Err(kube::Error::Api(status)) if status.code == 404 => KubeOutcome::Retry(status.message.clone()),
+        Err(kube::Error::Api(status)) if status.code == 404 => {
+            KubeOutcome::Retry(status.message.clone())
+        }
         Err(error) => outcome_of(&error),
     }
 }
 
-async fn patch<K: Watched>(api: Api<K>, key: &ObjectKey, part: Part, body: &serde_json::Value) -> KubeOutcome {
+async fn patch<K: Watched>(
+    api: Api<K>,
+    key: &ObjectKey,
+    part: Part,
+    body: &serde_json::Value,
+) -> KubeOutcome {
     let params = PatchParams {
         field_manager: Some(FIELD_MANAGER.to_owned()),
         ..PatchParams::default()
     };
     let result = match part {
         Part::Main => api.patch(&key.name, &params, &Patch::Merge(body)).await,
-        Part::Status => api.patch_status(&key.name, &params, &Patch::Merge(body)).await,
+        Part::Status => {
+            api.patch_status(&key.name, &params, &Patch::Merge(body))
+                .await
+        }
     };
     match result {
         Ok(object) => KubeOutcome::Done(Some(object.into_object())),
@@ -89,7 +111,12 @@ async fn patch<K: Watched>(api: Api<K>, key: &ObjectKey, part: Part, body: &serd
     }
 }
 
-async fn delete<K: Watched>(api: Api<K>, key: &ObjectKey, uid: &str, version: Option<&str>) -> KubeOutcome {
+async fn delete<K: Watched>(
+    api: Api<K>,
+    key: &ObjectKey,
+    uid: &str,
+    version: Option<&str>,
+) -> KubeOutcome {
     let params = DeleteParams {
         preconditions: Some(Preconditions {
             uid: Some(uid.to_owned()),
@@ -117,7 +144,9 @@ fn outcome_of(error: &kube::Error) -> KubeOutcome {
                 _ => KubeOutcome::Unknown(text),
             }
         }
-        kube::Error::BuildRequest(_) | kube::Error::Auth(_) => KubeOutcome::Retry(error.to_string()),
+        kube::Error::BuildRequest(_) | kube::Error::Auth(_) => {
+            KubeOutcome::Retry(error.to_string())
+        }
         other => KubeOutcome::Unknown(other.to_string()),
     }
 }

@@ -88,6 +88,17 @@ pub enum CommitKind {
     Chassis,
 }
 
+impl CommitKind {
+    /// The metric label.
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Epoch => "epoch",
+            Self::Flush => "flush",
+            Self::Chassis => "chassis",
+        }
+    }
+}
+
 /// An event for the user (`kubectl describe`).
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Notice {

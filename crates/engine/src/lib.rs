@@ -121,11 +121,12 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that knows nothing yet.
-    pub fn new(config: Config, now: Timestamp) -> Self {
+    pub fn new(mut config: Config, now: Timestamp) -> Self {
+        config.fabric.cluster_uid = smol_str::format_smolstr!("{}", config.cluster);
         Self {
             nb: Nb::new(&config),
             world: World::new(config.fabric.clone()),
-            ipam: Ipam::new(&config.cluster.to_string()),
+            ipam: Ipam::new(&config.fabric.cluster_uid),
             config,
             now,
             next: 0,
