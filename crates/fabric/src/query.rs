@@ -26,7 +26,7 @@ pub struct StaticRequest {
 impl World {
     /// Whether the pod needs a port: it exists, is not on its node's network, has not ended, and has a node.
     pub fn wants_port(&self, key: &PodKey) -> bool {
-        self.pods.get(key).is_some_and(pod_wants_port)
+        self.pod(key).is_some_and(pod_wants_port)
     }
 
     /// The Subnets that a pod may take addresses from, in order of preference. Never empty.
@@ -34,7 +34,7 @@ impl World {
     /// Err: the pod waits. Ask again when its unit or its namespace's is dirty.
     pub fn candidates(&self, key: &PodKey) -> Result<Vec<&Effective>, Problem> {
         let about = |reason, message| Problem::new(ObjectRef::pod(key), reason, message);
-        let Some(pod) = self.pods.get(key) else {
+        let Some(pod) = self.pod(key) else {
             return Err(about(ours::NO_SUBNET, "the pod does not exist".to_owned()));
         };
         if let Some(name) = pod.annotation(keys::LOGICAL_SWITCH) {
@@ -102,7 +102,7 @@ impl World {
 
     /// What a pod asks for; whether it can have it, the allocator knows.
     pub fn request(&self, key: &PodKey) -> Result<StaticRequest, Problem> {
-        let Some(pod) = self.pods.get(key) else {
+        let Some(pod) = self.pod(key) else {
             return Ok(StaticRequest::default());
         };
         parse_request(pod).map_err(|message| {

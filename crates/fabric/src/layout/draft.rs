@@ -1,0 +1,300 @@
+//! A Subnet while its state is being worked out, and the settling of conflicts between them.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use api::keys;
+use api::v1::{SubnetSpec, reason};
+use net::{Cidr, DualStack, HasFamily};
+use smol_str::SmolStr;
+
+use super::claims::Claims;
+use super::{Inventory, SubnetState, subnet_ref};
+use crate::binding::{Inputs, live_fields};
+use crate::problem::{Problem, reason as ours};
+use crate::record::SubnetRecord;
+use crate::spec::{Effective, defaults, resolve};
+
+/// A Subnet while its state is being worked out.
+pub(super) struct Draft {
+    /// Seconds since 1970; seniority among Subnets that were never accepted.
+    created: i64,
+    deleting: bool,
+    /// As the object has it.
+    written: SubnetSpec,
+    pub(super) wanted: SubnetSpec,
+    parsed: Result<Effective, Vec<String>>,
+    accepted: Option<(Effective, SubnetSpec)>,
+    namers: Vec<SmolStr>,
+    past_namers: Vec<SmolStr>,
+    owner: Option<SmolStr>,
+    marked: bool,
+    /// Namespaces bound by the spec, with those that left taken out.
+    pub(super) namespaces: Vec<SmolStr>,
+    problems: Vec<Problem>,
+    refused: Option<Problem>,
+    pub(super) in_force: Option<(Effective, SubnetSpec)>,
+}
+
+impl Draft {
+    pub(super) fn of(
+        name: &SmolStr,
+        record: &SubnetRecord,
+        namers: &BTreeMap<SmolStr, Vec<SmolStr>>,
+        inventory: &Inventory<'_>,
+    ) -> Self {
+        let config = inventory.config;
+        let namers = namers.get(name).cloned().unwrap_or_default();
+        let past = inventory
+            .accepted
+            .get(name)
+            .or(record.accepted.as_ref())
+            .filter(|accepted| accepted.uid == record.uid);
+        let mut problems = Vec::new();
+        let mut spec = record.spec.clone();
+        let mut owner = None;
+        let mut errors = Vec::new();
+        if let Some(mark) = &record.mark {
+            owner = namers
+                .iter()
+                .find(|namer| *namer == mark)
+                .or(namers.first())
+                .cloned();
+            if let Some(owner) = &owner {
+                let inputs: &Inputs = &inventory.namespaces[owner].inputs;
+                errors = inputs
+                    .overlay(&mut spec, owner == mark)
+                    .err()
+                    .unwrap_or_default();
+            }
+            let before = past.map_or_else(|| vec![mark.clone()], |past| past.namers.clone());
+            let left = |listed: &String| {
+                before.iter().any(|namer| namer == listed)
+                    && !namers.iter().any(|namer| namer == listed)
+            };
+            spec.namespaces.retain(|listed| !left(listed));
+            for namer in &namers {
+                if !spec.namespaces.iter().any(|listed| listed == namer) {
+                    spec.namespaces.push(namer.to_string());
+                }
+            }
+        }
+        let parsed = if errors.is_empty() {
+            resolve(name, &spec, config)
+        } else {
+            Err(errors)
+        };
+        let wanted = if parsed.is_ok() {
+            defaults(name, &spec, config)
+        } else {
+            spec.clone()
+        };
+        if let (Some(owner), Some(past), true) = (&owner, past, parsed.is_ok())
+            && live_fields(&past.spec) == live_fields(&wanted)
+            && live_fields(&record.spec) != live_fields(&wanted)
+        {
+            problems.push(Problem::new(
+                subnet_ref(name),
+                ours::PUT_BACK,
+                format!(
+                    "namespace {owner} decides about private, allowSubnets, gatewayType, gatewayNode, natOutgoing and excludeIps of this Subnet, and the edit was undone. Change the namespace's annotations, or remove the label {} to make the Subnet decide",
+                    keys::SUBNET_FROM_NAMESPACE
+                ),
+            ));
+        }
+        let accepted = past.and_then(|past| {
+            let effective = resolve(name, &past.spec, config).ok()?;
+            Some((effective, past.spec.clone()))
+        });
+        Self {
+            created: record.created,
+            deleting: record.deleting,
+            written: record.spec.clone(),
+            namespaces: spec.namespaces.iter().map(SmolStr::new).collect(),
+            wanted,
+            parsed,
+            accepted,
+            namers,
+            past_namers: past.map(|past| past.namers.clone()).unwrap_or_default(),
+            owner,
+            marked: record.mark.is_some(),
+            problems,
+            refused: None,
+            in_force: None,
+        }
+    }
+
+    fn accepted_cidrs(&self) -> Option<DualStack<Cidr>> {
+        self.accepted.as_ref().map(|(effective, _)| effective.cidrs)
+    }
+
+    pub(super) fn into_state(self) -> SubnetState {
+        let abandoned = self.marked
+            && self.namers.is_empty()
+            && self.namespaces.is_empty()
+            && self.wanted.namespace_selectors.is_empty();
+        // One that left is remembered until the object's spec no longer lists it.
+        let mut accepted_namers = self.past_namers;
+        if self.refused.is_none() {
+            accepted_namers
+                .retain(|namer| self.written.namespaces.iter().any(|listed| listed == namer));
+            accepted_namers.extend(self.namers.iter().filter(|_| self.marked).cloned());
+            accepted_namers.sort_unstable();
+            accepted_namers.dedup();
+        }
+        let (in_force, spec) = self.in_force.unzip();
+        // What is refused stays as its owner wrote it.
+        let wanted = if self.refused.is_some() {
+            self.written
+        } else {
+            self.wanted
+        };
+        SubnetState {
+            in_force,
+            spec,
+            wanted,
+            refused: self.refused,
+            problems: self.problems,
+            accepted_namers,
+            marked: self.marked,
+            namers: self.namers,
+            owner: self.owner,
+            abandoned,
+            deleting: self.deleting,
+        }
+    }
+}
+
+/// Decides, in order of seniority, which spec of each Subnet is in force.
+pub(super) fn grant(drafts: &mut BTreeMap<&SmolStr, Draft>, inventory: &Inventory<'_>) -> Claims {
+    let mut order: Vec<&SmolStr> = drafts.keys().copied().collect();
+    order.sort_by_key(|name| {
+        let draft = &drafts[*name];
+        // The cluster cannot do without its own Subnets.
+        let config = inventory.config;
+        let own = **name == config.default_subnet.name || **name == config.join.name;
+        (draft.accepted.is_none(), !own, draft.created, *name)
+    });
+    // What was accepted is taken until its Subnet has had its turn.
+    let mut held = Claims::default();
+    for name in &order {
+        if let Some((effective, _)) = &drafts[*name].accepted
+            && held.overlapping(effective).is_none()
+        {
+            held.insert(effective);
+        }
+    }
+    let mut granted = Claims::default();
+    for name in order {
+        let Some(draft) = drafts.get_mut(name) else {
+            continue;
+        };
+        if let Some((effective, _)) = &draft.accepted {
+            held.remove(effective);
+        }
+        let verdict = match &draft.parsed {
+            Err(errors) => Err(Problem::new(
+                subnet_ref(name),
+                reason::VALIDATE_LOGICAL_SWITCH_FAILED,
+                errors.join("; "),
+            )),
+            Ok(effective) => conflict(
+                effective,
+                draft.accepted_cidrs(),
+                &granted,
+                &held,
+                inventory,
+            )
+            .map_or(Ok(()), Err),
+        };
+        let gone = draft.deleting && !(inventory.occupied)(name);
+        let chosen = match (verdict, &draft.parsed) {
+            (Ok(()), Ok(effective)) => Some((effective.clone(), draft.wanted.clone())),
+            (Ok(()), Err(_)) => None,
+            (Err(problem), _) => {
+                draft.refused = Some(problem);
+                draft
+                    .accepted
+                    .clone()
+                    .filter(|(effective, _)| granted.overlapping(effective).is_none())
+            }
+        };
+        if let Some((effective, spec)) = chosen.filter(|_| !gone) {
+            if draft.refused.is_some() {
+                draft.namespaces = spec.namespaces.iter().map(SmolStr::new).collect();
+            }
+            granted.insert(&effective);
+            draft.in_force = Some((effective, spec));
+        }
+    }
+    granted
+}
+
+/// What stands against a spec that is valid by itself.
+pub(super) fn conflict(
+    subnet: &Effective,
+    accepted: Option<DualStack<Cidr>>,
+    granted: &Claims,
+    held: &Claims,
+    inventory: &Inventory<'_>,
+) -> Option<Problem> {
+    let config = inventory.config;
+    let object = subnet_ref(&subnet.name);
+    let overlap = |other: Cidr, owner: &str| {
+        Problem::new(
+            object.clone(),
+            reason::CIDR_CONFLICT,
+            format!(
+                "the CIDR {} overlaps {other} of Subnet {owner:?}; choose another one",
+                subnet.cidrs
+            ),
+        )
+    };
+    if let Some((other, owner)) = granted.overlapping(subnet).or(held.overlapping(subnet)) {
+        return Some(overlap(other, owner));
+    }
+    if subnet.is_ovn()
+        && subnet.vpc != config.cluster_router
+        && !inventory.vpcs.contains_key(&subnet.vpc)
+    {
+        return Some(Problem::new(
+            object,
+            ours::NO_VPC,
+            format!("the VPC {:?} does not exist; create it", subnet.vpc),
+        ));
+    }
+    if !subnet.is_in_default_vpc(config) {
+        return None;
+    }
+    // The cluster's own Subnets have their place before they exist.
+    for (name, cidrs) in [
+        (&config.default_subnet.name, config.default_subnet.cidrs),
+        (&config.join.name, config.join.cidrs),
+    ] {
+        let absent = *name != subnet.name && !inventory.subnets.contains_key(name);
+        let hit = cidrs
+            .into_iter()
+            .find(|reserved| absent && subnet.cidrs.iter().any(|cidr| cidr.overlaps(*reserved)));
+        if let Some(other) = hit {
+            return Some(overlap(other, name));
+        }
+    }
+    // A Subnet that runs is not taken down because a node appeared; the node is told.
+    let known = |address: &IpAddr| {
+        accepted
+            .is_some_and(|cidrs| cidrs.get(address.family()) == subnet.cidrs.get(address.family()))
+    };
+    inventory.nodes.iter().find_map(|(node, addresses)| {
+        let address = addresses
+            .iter()
+            .find(|address| subnet.cidrs.contains(**address) && !known(address))?;
+        Some(Problem::new(
+            object.clone(),
+            reason::VALIDATE_LOGICAL_SWITCH_FAILED,
+            format!(
+                "the CIDR {} holds {address}, the address of node {node}; choose another CIDR",
+                subnet.cidrs
+            ),
+        ))
+    })
+}

@@ -1,0 +1,129 @@
+//! Keeping the layout up to date, and the units that depend on it.
+
+use std::collections::BTreeMap;
+
+use smol_str::SmolStr;
+
+use super::{Dirty, World, gateway};
+use crate::input::Unit;
+use crate::layout::{Inventory, Layout};
+use crate::spec::Effective;
+
+impl World {
+    pub(super) fn refresh(&mut self, dirty: &mut Dirty) {
+        let namespaces = std::mem::take(&mut self.stale_namespaces);
+        if std::mem::take(&mut self.stale) {
+            self.unsettled = true;
+            let new = {
+                let occupied = |subnet: &str| self.is_occupied(subnet);
+                Layout::derive(&self.inventory(&occupied))
+            };
+            let old = std::mem::replace(&mut self.layout, new);
+            self.compare(&old, dirty);
+        } else if !namespaces.is_empty() {
+            let mut layout = std::mem::take(&mut self.layout);
+            {
+                let occupied = |subnet: &str| self.is_occupied(subnet);
+                let inventory = self.inventory(&occupied);
+                for name in &namespaces {
+                    layout.derive_namespace(name, &inventory);
+                }
+            }
+            self.layout = layout;
+        }
+    }
+
+    fn inventory<'a>(&'a self, occupied: &'a dyn Fn(&str) -> bool) -> Inventory<'a> {
+        Inventory {
+            config: &self.config,
+            subnets: &self.subnets,
+            namespaces: &self.namespaces,
+            vpcs: &self.vpcs,
+            nodes: &self.node_addresses,
+            accepted: &self.accepted,
+            occupied,
+        }
+    }
+
+    /// The units that a new layout alters.
+    fn compare(&self, old: &Layout, dirty: &mut Dirty) {
+        let new = &self.layout;
+        for name in differing(&old.subnets, &new.subnets) {
+            dirty.insert(Unit::Subnet(name.clone()));
+            let was = old
+                .subnets
+                .get(name)
+                .and_then(|state| state.in_force.as_ref());
+            let is = new
+                .subnets
+                .get(name)
+                .and_then(|state| state.in_force.as_ref());
+            if was != is {
+                self.subnet_moved(name, was, is, dirty);
+            }
+        }
+        let namespaces = differing(&old.namespaces, &new.namespaces);
+        dirty.extend(namespaces.cloned().map(Unit::Namespace));
+        let nodes = differing(&old.node_conflicts, &new.node_conflicts);
+        dirty.extend(nodes.cloned().map(Unit::Node));
+    }
+
+    /// What else depends on the values of a Subnet that are in force.
+    fn subnet_moved(
+        &self,
+        name: &SmolStr,
+        was: Option<&Effective>,
+        is: Option<&Effective>,
+        dirty: &mut Dirty,
+    ) {
+        let anchor = |subnet: &Effective| {
+            (
+                subnet.vpc.clone(),
+                subnet.is_ovn(),
+                subnet.has_distributed_gateway(&self.config),
+                subnet.cidrs.protocol(),
+            )
+        };
+        if was.map(anchor) != is.map(anchor) {
+            dirty.extend(
+                [was, is]
+                    .into_iter()
+                    .flatten()
+                    .map(|subnet| Unit::Vpc(subnet.vpc.clone())),
+            );
+            if [was, is]
+                .into_iter()
+                .flatten()
+                .any(|subnet| subnet.has_distributed_gateway(&self.config))
+            {
+                dirty.extend(self.nodes.keys().map(|node| gateway(name, node)));
+            }
+            dirty.extend(self.ports_of_subnet(name).cloned().map(Unit::Port));
+        }
+        // Namespaces are told its CIDR and exclusions.
+        let told = self.layout.namespaces.iter();
+        let told = told.filter(|(_, state)| state.subnets.contains(name));
+        dirty.extend(told.map(|(namespace, _)| Unit::Namespace(namespace.clone())));
+        if *name == self.config.join.name {
+            dirty.insert(Unit::Vpc(self.config.cluster_router.clone()));
+            for node in self.nodes.keys() {
+                self.node_is_dirty(node, dirty);
+            }
+        }
+        if *name == self.config.default_subnet.name {
+            dirty.insert(Unit::Vpc(self.config.cluster_router.clone()));
+        }
+    }
+}
+
+/// Keys whose values are not the same in both maps.
+fn differing<'a, V: PartialEq>(
+    old: &'a BTreeMap<SmolStr, V>,
+    new: &'a BTreeMap<SmolStr, V>,
+) -> impl Iterator<Item = &'a SmolStr> {
+    let gone = old.keys().filter(|key| !new.contains_key(*key));
+    new.iter()
+        .filter(|(key, value)| old.get(*key) != Some(*value))
+        .map(|(key, _)| key)
+        .chain(gone)
+}
