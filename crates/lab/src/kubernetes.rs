@@ -12,7 +12,10 @@ use serde_json::Value;
 
 use crate::cgroup;
 use crate::command::{capture, capture_with_input};
-use crate::lab::{Cni, DNS, DNS6, Lab, Launch, Node, PODS, PODS6, REGISTRY, SERVICES, SERVICES6};
+use crate::lab::{
+    Cni, DNS, DNS6, Lab, Launch, Node, OUTSIDE, PODS, PODS6, REGISTRY, SERVICES, SERVICES6,
+    write_if_changed,
+};
 
 /// Admission plugins that a lab does without; each costs a look-up per request.
 const WITHOUT: &str = "StorageObjectInUseProtection,CertificateApproval,CertificateSigning,\
@@ -197,9 +200,9 @@ pub fn containerd(lab: &Lab, node: &Node) -> Result<()> {
         format!("[host.\"http://{REGISTRY}\"]\n  capabilities = [\"pull\", \"resolve\"]\n"),
     )?;
     let file = conf.join("containerd.toml");
-    fs::write(
+    write_if_changed(
         &file,
-        format!(
+        &format!(
             r#"version = 2
 root = "/var/lib/containerd"
 state = "/run/containerd"
@@ -235,10 +238,14 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
             mirrors = conf.join("certs.d").display(),
         ),
     )?;
+    // Images that the lab's registry does not have come through the lab's door to the machine's network.
+    let proxy = format!("http://{OUTSIDE}:{}", crate::relay::PROXY_PORT);
     lab.ensure(
         &Launch::on(node, "containerd", "containerd")
             .arg("-c")
-            .arg(file.display().to_string()),
+            .arg(file.display().to_string())
+            .env("HTTPS_PROXY", proxy)
+            .env("NO_PROXY", "127.0.0.0/8,10.0.0.0/8,192.168.0.0/16"),
     )?;
     Ok(())
 }
@@ -254,9 +261,9 @@ pub fn kubelet(lab: &Lab, node: &Node) -> Result<()> {
     if lab.spec.dual_stack {
         dns = format!("[{DNS}, \"{DNS6}\"]");
     }
-    fs::write(
+    write_if_changed(
         &file,
-        format!(
+        &format!(
             r#"apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
 address: "{any}"
@@ -326,9 +333,9 @@ pub fn proxy(lab: &Lab, node: &Node) -> Result<()> {
     } else {
         PODS.to_owned()
     };
-    fs::write(
+    write_if_changed(
         &file,
-        format!(
+        &format!(
             r#"apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
 mode: nftables

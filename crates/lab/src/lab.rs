@@ -581,6 +581,14 @@ fn same_file(file: &fs::File, path: &Path) -> bool {
     }
 }
 
+/// Write a file unless it says the same already: kube-proxy ends when its configuration is touched.
+pub fn write_if_changed(path: &Path, text: &str) -> Result<()> {
+    if fs::read_to_string(path).is_ok_and(|old| old == text) {
+        return Ok(());
+    }
+    write_atomic(path, text)
+}
+
 /// Write a file so that a reader sees the old or the new text, never half of it.
 pub fn write_atomic(path: &Path, text: &str) -> Result<()> {
     let beside = path.with_extension("new");

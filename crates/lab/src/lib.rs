@@ -5,7 +5,7 @@
 //! | [`preflight`] | what the machine must have, and how to get what is missing |
 //! | [`cache`], [`images`] | what is built once: Kubernetes' programs, container images |
 //! | [`lab`], [`process`] | a lab's parameters, directory and processes |
-//! | [`holder`], [`network`], [`cgroup`] | namespaces, mounts, wires, cgroups |
+//! | [`holder`], [`network`], [`relay`], [`cgroup`] | namespaces, mounts, wires, doors to the machine, cgroups |
 //! | [`ovn`], [`kubernetes`], [`components`] | what runs in a node |
 //! | [`up`], [`down`], [`status`] | the commands |
 //! | [`scenario`], [`stage`], [`scenarios`], [`demo`] | what is tried on a lab |
@@ -26,6 +26,7 @@ pub mod pki;
 pub mod preflight;
 pub mod process;
 pub mod progress;
+pub mod relay;
 pub mod scenario;
 pub mod scenarios;
 pub mod stage;

@@ -11,7 +11,7 @@ use lab::lab::{Cni, Lab, Place};
 use lab::preflight::{self, Purpose};
 use lab::progress::Progress;
 use lab::up::Wish;
-use lab::{cache, demo, down, holder, ovn, scenario, scenarios, status, table, up};
+use lab::{cache, demo, down, holder, ovn, relay, scenario, scenarios, status, table, up};
 use owo_colors::{OwoColorize as _, Stream};
 
 /// A multi-node Kubernetes with Kube-OVN on one machine: network namespaces as nodes, everything in them real.
@@ -176,6 +176,13 @@ enum Verb {
         all: bool,
     },
     #[command(hide = true)]
+    Relay {
+        dir: PathBuf,
+        node: i32,
+        api: std::net::SocketAddr,
+        ext: i32,
+    },
+    #[command(hide = true)]
     Holder {
         dir: PathBuf,
         ready: PathBuf,
@@ -297,6 +304,12 @@ fn run(cli: &Cli) -> Result<ExitCode> {
                 names => eprintln!("down: {}", names.join(", ")),
             }
         }
+        Verb::Relay {
+            dir,
+            node,
+            api,
+            ext,
+        } => relay::main(dir, *node, *api, *ext)?,
         Verb::Holder {
             dir,
             ready,
@@ -359,10 +372,7 @@ fn env(lab: &Lab) -> Result<()> {
         std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o755))?;
     }
     println!("export KUBE_OVN_LAB={}", lab.name);
-    println!(
-        "export KUBECONFIG={}",
-        lab.pki("admin.kubeconfig").display()
-    );
+    println!("export KUBECONFIG={}", relay::kubeconfig(lab).display());
     println!("export PATH={}:$PATH", folder.display());
     if std::io::stdout().is_terminal() {
         eprintln!(

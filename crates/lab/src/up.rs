@@ -19,7 +19,7 @@ use crate::cache::{self, Source};
 use crate::lab::{Cni, Lab, Node, Spec};
 use crate::preflight::{self, Purpose};
 use crate::progress::Progress;
-use crate::{components, images, kubernetes, network, ovn, pki};
+use crate::{components, images, kubernetes, network, ovn, pki, relay};
 
 /// What the command line asks for.
 #[derive(Clone, Debug)]
@@ -158,6 +158,7 @@ pub fn bring_up(lab: &Lab, progress: &Progress) -> Result<()> {
         });
         certificates?;
         images::serve(lab)?;
+        relay::ensure(lab)?;
         step.now(format!("{} nodes wired", lab.nodes.len()));
         Ok(())
     })?;
