@@ -13,6 +13,8 @@ mod kernel;
 mod leftovers;
 mod metrics;
 mod owner;
+#[cfg(test)]
+mod scenario;
 mod views;
 
 use std::collections::BTreeMap;
