@@ -86,9 +86,14 @@ impl<'a> Stage<'a> {
     /// Delete the objects of a manifest now and wait until they are gone.
     pub fn delete(&self, manifest: &str) -> Result<()> {
         crate::command::capture_with_input(
-            self.lab
-                .kubectl()?
-                .args(["delete", "--ignore-not-found", "--timeout=90s", "-f", "-"]),
+            self.lab.kubectl()?.args([
+                "delete",
+                "--ignore-not-found",
+                "--now",
+                "--timeout=90s",
+                "-f",
+                "-",
+            ]),
             manifest,
         )?;
         self.made.borrow_mut().retain(|made| made != manifest);
@@ -359,6 +364,37 @@ impl<'a> Stage<'a> {
         child.wait()?;
         let (sent, received) = summary(&text).with_context(|| format!("ping said {text:?}"))?;
         Ok((done?, sent, received))
+    }
+
+    /// Send this many bytes over TCP from one pod to another. Small packets also pass with a wrong MTU or a wrong
+    /// checksum; these do not.
+    pub fn transfers(&self, from: &Pod, to: &Pod, bytes: usize) -> Result<()> {
+        let address = to.address()?;
+        let server = self
+            .in_pod(to, "timeout")?
+            .args(["20", "sh", "-c", "nc -l -p 9099 | wc -c"])
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::null())
+            .spawn()?;
+        self.eventually("the receiver to listen", Duration::from_secs(5), || {
+            let sockets = self.sh(to, "ss -Hltn sport = :9099")?;
+            ensure!(!sockets.trim().is_empty(), "it does not");
+            Ok(())
+        })?;
+        let sent = self.sh(
+            from,
+            &format!("head -c {bytes} /dev/zero | timeout 15 nc -N {address} 9099"),
+        );
+        let arrived = server.wait_with_output()?;
+        let arrived = String::from_utf8_lossy(&arrived.stdout).trim().to_owned();
+        sent.with_context(|| format!("{} cannot send to {address}", from.name))?;
+        ensure!(
+            arrived == bytes.to_string(),
+            "{arrived} of {bytes} bytes arrived at {}/{}",
+            to.namespace,
+            to.name
+        );
+        Ok(())
     }
 
     /// Nobody answers: the command must fail.
