@@ -1,5 +1,7 @@
 //! What a Subnet's spec means: defaults, checks, and the effective values that everything else works with.
 
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use api::keys;
@@ -137,7 +139,7 @@ impl Checks {
 
 /// Reads a spec. The errors are sentences that name the field and the value.
 ///
-/// Conflicts with other objects are not looked at here.
+/// Conflicts with other objects and with the settings are not looked at here.
 pub fn resolve(name: &str, spec: &SubnetSpec, config: &Config) -> Result<Effective, Vec<String>> {
     let mut checks = Checks { errors: Vec::new() };
     let role = role(name, config);
@@ -202,7 +204,6 @@ pub fn resolve(name: &str, spec: &SubnetSpec, config: &Config) -> Result<Effecti
                 });
             }
         }
-        check_cluster_ranges(name, cidrs, &vpc, config, &mut checks);
     }
     match (cidrs, gateway_type) {
         (Some(cidrs), Some(gateway_type)) if checks.errors.is_empty() => Ok(Effective {
@@ -331,39 +332,40 @@ pub(crate) fn merge(ranges: impl IntoIterator<Item = IpRange>) -> Vec<IpRange> {
     merged
 }
 
-/// A VPC of its own may use any addresses; the default one shares the nodes' world.
-fn check_cluster_ranges(
-    name: &str,
-    cidrs: &DualStack<Cidr>,
-    vpc: &str,
-    config: &Config,
-    checks: &mut Checks,
-) {
-    if vpc != config.cluster_router {
-        return;
+/// What stands against the CIDRs of a Subnet in the default VPC, which shares the nodes' world; others may use any.
+pub(crate) fn cluster_conflict(cidr: Cidr, config: &Config) -> Option<String> {
+    if let Some(services) = config.service_cidrs.get(cidr.family())
+        && services.overlaps(cidr)
+    {
+        return Some(format!(
+            "the CIDR {cidr} overlaps {services}, the addresses of Services; choose another one"
+        ));
     }
-    for cidr in *cidrs {
-        if let Some(services) = config.service_cidrs.get(cidr.family()) {
-            checks.that(!services.overlaps(cidr), || {
-                format!(
-                    "cidrBlock: {cidr} overlaps {services}, the addresses of Services; choose another CIDR for {name}"
-                )
-            });
-        }
-        if let Some(server) = config.api_server {
-            checks.that(!cidr.contains(server), || {
-                format!(
-                    "cidrBlock: {cidr} holds {server}, the API server's address, which would be cut off"
-                )
-            });
-        }
-    }
+    let server = config.api_server.filter(|server| cidr.contains(*server))?;
+    Some(format!(
+        "the CIDR {cidr} holds {server}, the API server's address, which would be cut off; choose another one"
+    ))
 }
 
 /// Fills in what a user left out, as the Go implementation does, so that `kubectl get subnet` shows it.
 ///
 /// What is malformed stays as it is, for its owner to see.
 pub fn defaults(name: &str, spec: &SubnetSpec, config: &Config) -> SubnetSpec {
+    fill(
+        name,
+        spec,
+        resolve(name, spec, config).as_ref().ok(),
+        config,
+    )
+}
+
+/// [`defaults`], for a spec that was resolved already.
+fn fill(
+    name: &str,
+    spec: &SubnetSpec,
+    effective: Option<&Effective>,
+    config: &Config,
+) -> SubnetSpec {
     let mut filled = spec.clone();
     filled.provider = provider(spec).into();
     filled.vpc = vpc(spec, config).into();
@@ -377,7 +379,7 @@ pub fn defaults(name: &str, spec: &SubnetSpec, config: &Config) -> SubnetSpec {
     if filled.enable_lb.is_none() && role != Role::Join && filled.provider == keys::PROVIDER {
         filled.enable_lb = Some(config.enable_lb);
     }
-    if let Ok(effective) = resolve(name, spec, config) {
+    if let Some(effective) = effective {
         filled.cidr_block = effective.cidrs.to_string();
         filled.gateway = effective.gateways.to_string();
         filled.exclude_ips = effective.excludes.iter().map(ToString::to_string).collect();
@@ -388,6 +390,63 @@ pub fn defaults(name: &str, spec: &SubnetSpec, config: &Config) -> SubnetSpec {
             .unwrap_or_default();
     }
     filled
+}
+
+/// A spec with what it means.
+#[derive(Clone, Debug)]
+pub(crate) struct Reading {
+    spec: SubnetSpec,
+    pub(crate) parsed: Result<Effective, Vec<String>>,
+    /// The spec with defaults.
+    pub(crate) filled: SubnetSpec,
+}
+
+/// Readings of before: most specs are what they were when one of them changes. It must be dropped with the settings.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Memo(BTreeMap<(SmolStr, Slot), Reading>);
+
+/// What a reading is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Slot {
+    /// The object's spec, with its namespace's values.
+    Wanted,
+    /// The accepted spec.
+    Accepted,
+}
+
+impl Memo {
+    /// What the spec of a Subnet means.
+    pub(crate) fn read(
+        &mut self,
+        name: &SmolStr,
+        slot: Slot,
+        spec: &SubnetSpec,
+        config: &Config,
+    ) -> &Reading {
+        let fresh = || {
+            let parsed = resolve(name, spec, config);
+            let filled = fill(name, spec, parsed.as_ref().ok(), config);
+            Reading {
+                spec: spec.clone(),
+                parsed,
+                filled,
+            }
+        };
+        match self.0.entry((name.clone(), slot)) {
+            Entry::Vacant(place) => place.insert(fresh()),
+            Entry::Occupied(mut place) => {
+                if place.get().spec != *spec {
+                    place.insert(fresh());
+                }
+                place.into_mut()
+            }
+        }
+    }
+
+    /// Forgets Subnets that are gone.
+    pub(crate) fn retain(&mut self, exists: impl Fn(&str) -> bool) {
+        self.0.retain(|(name, _), _| exists(name));
+    }
 }
 
 /// The address with its subnet's prefix length, as a router port has it.
@@ -479,7 +538,9 @@ mod tests {
         assert!(errors(&spec("10.17.0.0/32")).contains("one address only"));
         assert!(errors(&spec("169.254.1.0/24")).contains("link-local"));
         assert!(errors(&spec("0.0.0.0/1")).contains("loopback"));
-        assert!(errors(&spec("10.96.3.0/24")).contains("addresses of Services"));
+        let services = "10.96.3.0/24".parse().unwrap();
+        let conflict = cluster_conflict(services, &Config::default()).unwrap();
+        assert!(conflict.contains("addresses of Services"));
 
         let mut sub = spec("10.17.0.0/24");
         sub.gateway = "10.18.0.1".into();

@@ -1,11 +1,10 @@
 //! A Subnet while its state is being worked out, and the settling of conflicts between them.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use api::keys;
 use api::v1::{SubnetSpec, reason};
-use net::{Cidr, DualStack, HasFamily};
+use net::{Cidr, DualStack};
 use smol_str::SmolStr;
 
 use super::claims::Claims;
@@ -13,7 +12,7 @@ use super::{Inventory, SubnetState, subnet_ref};
 use crate::binding::{Inputs, live_fields};
 use crate::problem::{Problem, reason as ours};
 use crate::record::SubnetRecord;
-use crate::spec::{Effective, defaults, resolve};
+use crate::spec::{Effective, Memo, Slot, cluster_conflict};
 
 /// A Subnet while its state is being worked out.
 pub(super) struct Draft {
@@ -42,6 +41,7 @@ impl Draft {
         record: &SubnetRecord,
         namers: &BTreeMap<SmolStr, Vec<SmolStr>>,
         inventory: &Inventory<'_>,
+        memo: &mut Memo,
     ) -> Self {
         let config = inventory.config;
         let namers = namers.get(name).cloned().unwrap_or_default();
@@ -79,15 +79,11 @@ impl Draft {
                 }
             }
         }
-        let parsed = if errors.is_empty() {
-            resolve(name, &spec, config)
+        let (parsed, wanted) = if errors.is_empty() {
+            let reading = memo.read(name, Slot::Wanted, &spec, config);
+            (reading.parsed.clone(), reading.filled.clone())
         } else {
-            Err(errors)
-        };
-        let wanted = if parsed.is_ok() {
-            defaults(name, &spec, config)
-        } else {
-            spec.clone()
+            (Err(errors), spec.clone())
         };
         if let (Some(owner), Some(past), true) = (&owner, past, parsed.is_ok())
             && live_fields(&past.spec) == live_fields(&wanted)
@@ -103,8 +99,8 @@ impl Draft {
             ));
         }
         let accepted = past.and_then(|past| {
-            let effective = resolve(name, &past.spec, config).ok()?;
-            Some((effective, past.spec.clone()))
+            let reading = memo.read(name, Slot::Accepted, &past.spec, config);
+            Some((reading.parsed.clone().ok()?, past.spec.clone()))
         });
         Self {
             created: record.created,
@@ -279,22 +275,28 @@ pub(super) fn conflict(
             return Some(overlap(other, name));
         }
     }
-    // A Subnet that runs is not taken down because a node appeared; the node is told.
-    let known = |address: &IpAddr| {
-        accepted
-            .is_some_and(|cidrs| cidrs.get(address.family()) == subnet.cidrs.get(address.family()))
-    };
-    inventory.nodes.iter().find_map(|(node, addresses)| {
-        let address = addresses
-            .iter()
-            .find(|address| subnet.cidrs.contains(**address) && !known(address))?;
-        Some(Problem::new(
-            object.clone(),
-            reason::VALIDATE_LOGICAL_SWITCH_FAILED,
-            format!(
-                "the CIDR {} holds {address}, the address of node {node}; choose another CIDR",
-                subnet.cidrs
-            ),
-        ))
-    })
+    // What runs is not taken down because a node appeared or a setting changed.
+    let runs =
+        |cidr: Cidr| accepted.is_some_and(|accepted| accepted.get(cidr.family()) == Some(&cidr));
+    subnet
+        .cidrs
+        .into_iter()
+        .filter(|cidr| !runs(*cidr))
+        .find_map(|cidr| {
+            let why = cluster_conflict(cidr, config).or_else(|| {
+            let (address, nodes) = inventory
+                .nodes_by_address
+                .range(cidr.first()..=cidr.last())
+                .next()?;
+            let node = nodes.first()?;
+            Some(format!(
+                "the CIDR {cidr} holds {address}, the address of node {node}; choose another one"
+            ))
+        })?;
+            Some(Problem::new(
+                object.clone(),
+                reason::VALIDATE_LOGICAL_SWITCH_FAILED,
+                why,
+            ))
+        })
 }

@@ -12,17 +12,17 @@ mod claims;
 mod draft;
 mod namespaces;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use api::v1::{SubnetSpec, reason};
-use net::DualStack;
 use smol_str::SmolStr;
 
 use crate::problem::{Kind, ObjectRef, Problem};
 use crate::record::{NamespaceRecord, SubnetRecord, VpcRecord};
-use crate::spec::Effective;
+use crate::spec::{Effective, Memo};
 use crate::{Accepted, Config};
+use claims::Claims;
 use draft::{Draft, grant};
 use namespaces::namers;
 
@@ -89,8 +89,8 @@ pub(crate) struct Inventory<'a> {
     pub subnets: &'a BTreeMap<SmolStr, SubnetRecord>,
     pub namespaces: &'a BTreeMap<SmolStr, NamespaceRecord>,
     pub vpcs: &'a BTreeMap<SmolStr, VpcRecord>,
-    /// Internal addresses of nodes.
-    pub nodes: &'a BTreeMap<SmolStr, DualStack<IpAddr>>,
+    /// Nodes by their internal addresses.
+    pub nodes_by_address: &'a BTreeMap<IpAddr, BTreeSet<SmolStr>>,
     /// The ledger of accepted specs.
     pub accepted: &'a BTreeMap<SmolStr, Accepted>,
     /// Whether addresses of the Subnet are given out.
@@ -98,15 +98,17 @@ pub(crate) struct Inventory<'a> {
 }
 
 impl Layout {
-    pub(crate) fn derive(inventory: &Inventory<'_>) -> Self {
+    pub(crate) fn derive(inventory: &Inventory<'_>, memo: &mut Memo) -> Self {
         let mut layout = Self::default();
         let namers = namers(inventory);
         let mut drafts: BTreeMap<&SmolStr, Draft> = inventory
             .subnets
             .iter()
-            .map(|(name, record)| (name, Draft::of(name, record, &namers, inventory)))
+            .map(|(name, record)| (name, Draft::of(name, record, &namers, inventory, memo)))
             .collect();
+        memo.retain(|name| inventory.subnets.contains_key(name));
         let mut claims = grant(&mut drafts, inventory);
+        layout.find_node_conflicts(&claims, inventory);
         for (name, draft) in drafts {
             layout.bind(name, &draft);
             layout.subnets.insert(name.clone(), draft.into_state());
@@ -116,7 +118,6 @@ impl Layout {
             let state = layout.namespace(name, inventory);
             layout.namespaces.insert(name.clone(), state);
         }
-        layout.find_node_conflicts(inventory);
         layout
     }
 
@@ -146,25 +147,20 @@ impl Layout {
         }
     }
 
-    fn find_node_conflicts(&mut self, inventory: &Inventory<'_>) {
-        for (node, addresses) in inventory.nodes {
-            let hit = self.subnets.iter().find_map(|(subnet, state)| {
-                let effective = state.in_force.as_ref()?;
-                let address = addresses.iter().find(|address| {
-                    effective.is_in_default_vpc(inventory.config)
-                        && effective.cidrs.contains(**address)
-                })?;
-                Some((subnet, *address, effective.cidrs))
-            });
-            if let Some((subnet, address, cidrs)) = hit {
+    fn find_node_conflicts(&mut self, claims: &Claims, inventory: &Inventory<'_>) {
+        for (address, nodes) in inventory.nodes_by_address {
+            let Some((cidr, subnet)) = claims.holding(*address, inventory.config) else {
+                continue;
+            };
+            for node in nodes {
                 let problem = Problem::new(
                     ObjectRef::cluster(Kind::Node, node.clone()),
                     reason::NODE_ADDRESS_CONFLICT,
                     format!(
-                        "the node's address {address} lies in the CIDR {cidrs} of Subnet {subnet:?}: pods cannot tell it from a pod. Give the node or the Subnet another address"
+                        "the node's address {address} lies in the CIDR {cidr} of Subnet {subnet:?}: pods cannot tell it from a pod. Give the node or the Subnet another address"
                     ),
                 );
-                self.node_conflicts.insert(node.clone(), problem);
+                self.node_conflicts.entry(node.clone()).or_insert(problem);
             }
         }
     }

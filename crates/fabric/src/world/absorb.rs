@@ -8,6 +8,7 @@ use smol_str::SmolStr;
 use super::{Dirty, World, gateway};
 use crate::input::{Change, PortLease, PortName, PortOwner, Unit};
 use crate::record::{NamespaceRecord, SubnetRecord, VpcRecord};
+use crate::spec::Memo;
 
 impl World {
     pub(super) fn absorb(&mut self, change: Change, dirty: &mut Dirty) {
@@ -19,14 +20,7 @@ impl World {
                 self.set_namespace(name, view.map(|view| NamespaceRecord::of(*view)), dirty);
             }
             Change::Subnet(name, subnet) => {
-                let record = subnet.map(|subnet| SubnetRecord::of(&subnet));
-                if record.is_none() {
-                    self.accepted.remove(&name);
-                }
-                if replace(&mut self.subnets, name.clone(), record) {
-                    dirty.extend([Unit::Subnet(name), Unit::Global]);
-                    self.stale = true;
-                }
+                self.set_subnet(name, subnet.map(|subnet| SubnetRecord::of(&subnet)), dirty);
             }
             Change::Vpc(name, vpc) => {
                 let record = vpc.map(|vpc| VpcRecord::of(&vpc));
@@ -42,10 +36,31 @@ impl World {
                 if self.config != *config {
                     dirty.extend(self.units());
                     self.config = *config;
+                    self.memo = Memo::default();
                     dirty.extend(self.units());
                     self.stale = true;
                 }
             }
+        }
+    }
+
+    fn set_subnet(&mut self, name: SmolStr, mut record: Option<SubnetRecord>, dirty: &mut Dirty) {
+        let Some(new) = &mut record else {
+            self.accepted.remove(&name);
+            if self.subnets.remove(&name).is_some() {
+                dirty.extend([Unit::Subnet(name), Unit::Global]);
+                self.stale = true;
+            }
+            return;
+        };
+        // Once the ledger has the Subnet, its annotation is only our own words come back.
+        let ledger = self.accepted.get(&name);
+        if ledger.is_some_and(|ledger| ledger.uid == new.uid) {
+            new.accepted = None;
+        }
+        if replace(&mut self.subnets, name.clone(), record) {
+            dirty.extend([Unit::Subnet(name), Unit::Global]);
+            self.stale = true;
         }
     }
 

@@ -14,10 +14,12 @@ impl World {
         let namespaces = std::mem::take(&mut self.stale_namespaces);
         if std::mem::take(&mut self.stale) {
             self.unsettled = true;
+            let mut memo = std::mem::take(&mut self.memo);
             let new = {
                 let occupied = |subnet: &str| self.is_occupied(subnet);
-                Layout::derive(&self.inventory(&occupied))
+                Layout::derive(&self.inventory(&occupied), &mut memo)
             };
+            self.memo = memo;
             let old = std::mem::replace(&mut self.layout, new);
             self.compare(&old, dirty);
         } else if !namespaces.is_empty() {
@@ -39,7 +41,7 @@ impl World {
             subnets: &self.subnets,
             namespaces: &self.namespaces,
             vpcs: &self.vpcs,
-            nodes: &self.node_addresses,
+            nodes_by_address: &self.nodes_by_address,
             accepted: &self.accepted,
             occupied,
         }

@@ -24,6 +24,7 @@ use crate::Config;
 use crate::input::{Accepted, Change, PortLease, PortName, PortOwner, Unit};
 use crate::layout::Layout;
 use crate::record::{NamespaceRecord, SubnetRecord, VpcRecord};
+use crate::spec::Memo;
 
 /// See the [module](self). One task owns it.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +51,8 @@ pub struct World {
 
     /// Derived from the above by `refresh`.
     layout: Layout,
+    /// What specs mean; only a shortcut. Dropped when the settings change.
+    memo: Memo,
     /// The layout may be out of date, whole or in these namespaces. Set by `absorb`.
     stale: bool,
     stale_namespaces: BTreeSet<SmolStr>,
