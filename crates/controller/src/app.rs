@@ -313,7 +313,7 @@ fn log(line: &LogLine) {
             warn!(write, error, retry_in_ms, "write failed");
         }
         LogLine::Parked { unit, error } => {
-            error!(unit, error, "the northbound database refuses rows")
+            error!(unit, error, "the northbound database refuses rows");
         }
         LogLine::Held { what } => {
             error!(

@@ -115,7 +115,7 @@ impl Elector {
                         .await
                         .is_err()
                     {
-                        return;
+                        break;
                     }
                     self.timing.retry
                 }
@@ -130,7 +130,7 @@ impl Elector {
                         .await
                         .is_err()
                     {
-                        return;
+                        break;
                     }
                     self.clock.until(look_at)
                 }
@@ -210,35 +210,23 @@ impl Elector {
             field_manager: Some(api::keys::FIELD_MANAGER.to_owned()),
             ..PostParams::default()
         };
-        match lease {
-            Some(lease) => {
-                self.api
-                    .replace(
-                        NAME,
-                        &params,
-                        &Lease {
-                            spec: Some(spec),
-                            ..lease
-                        },
-                    )
-                    .await?
-            }
-            None => {
-                let metadata = ObjectMeta {
-                    name: Some(NAME.to_owned()),
-                    ..ObjectMeta::default()
-                };
-                self.api
-                    .create(
-                        &params,
-                        &Lease {
-                            metadata,
-                            spec: Some(spec),
-                        },
-                    )
-                    .await?
-            }
-        };
+        if let Some(lease) = lease {
+            let lease = Lease {
+                spec: Some(spec),
+                ..lease
+            };
+            self.api.replace(NAME, &params, &lease).await?;
+        } else {
+            let metadata = ObjectMeta {
+                name: Some(NAME.to_owned()),
+                ..ObjectMeta::default()
+            };
+            let lease = Lease {
+                metadata,
+                spec: Some(spec),
+            };
+            self.api.create(&params, &lease).await?;
+        }
         Ok(())
     }
 

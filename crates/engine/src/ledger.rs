@@ -99,31 +99,37 @@ impl Engine {
         }
     }
 
-    /// Lets the allocator take a record. What is stored wins over what is only in memory; what is in memory *and* was
-    /// stored wins over an edit of the record (which is put back).
+    /// Lets the allocator take a record.
+    ///
+    /// What is stored wins over what is only in memory. What the leader has stored itself wins over an edit of the
+    /// record, which is put back; a standby takes whatever it sees.
     fn place(&mut self, ip: IpView) {
         let name = ip.name.clone();
-        let was_stored = self
-            .ledger
-            .records
-            .get(&name)
-            .is_some_and(|r| r.standing == Standing::Held);
+        let before = self.ledger.records.get(&name);
+        let was_held = before.is_some_and(|r| r.standing == Standing::Held);
+        let is_edit = self.is_active() && was_held && before.is_some_and(|r| r.ip.uid == ip.uid);
         let mut standing = self.claim(&ip);
-        if let Standing::Taken(holder) = &standing
-            && *holder == name
-        {
-            if was_stored {
+        if standing == Standing::Taken(name.clone()) {
+            if is_edit {
                 standing = Standing::Held;
             } else {
                 self.ipam.release(&name);
-                self.touch(ObjectKey::cluster(Kind::Subnet, ip.subnet.clone()));
                 standing = self.claim(&ip);
             }
-        }
-        if standing == Standing::Held && !was_stored {
+            self.touch_subnets();
+        } else if standing == Standing::Held && !was_held {
             self.touch(ObjectKey::cluster(Kind::Subnet, ip.subnet.clone()));
         }
         self.ledger.records.insert(name, Record { ip, standing });
+    }
+
+    /// Figures of several subnets may have changed.
+    fn touch_subnets(&mut self) {
+        self.todo.extend(
+            self.subnets
+                .keys()
+                .map(|name| ObjectKey::cluster(Kind::Subnet, name.clone())),
+        );
     }
 
     fn claim(&mut self, ip: &IpView) -> Standing {

@@ -99,6 +99,8 @@ pub struct Engine {
     states: States,
     notices: Notices,
     ports: BTreeMap<PortName, Port>,
+    /// Ports in the state `Waiting`; kept by `set_state`.
+    waiting: BTreeSet<PortName>,
 
     // What is to be looked at.
     changes: Vec<Change>,
@@ -141,6 +143,7 @@ impl Engine {
             states: States::default(),
             notices: Notices::default(),
             ports: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             changes: Vec::new(),
             dirty: BTreeSet::new(),
             todo_ports: BTreeSet::new(),
@@ -251,6 +254,7 @@ impl Engine {
     fn gone(&mut self, key: &ObjectKey) {
         self.status_at.remove(key);
         self.later.remove(key);
+        self.writes.clear(key);
         let name = key.name.clone();
         match key.kind {
             Kind::Pod => {

@@ -125,7 +125,8 @@ impl Engine {
 
     fn send(&mut self, key: ObjectKey, purpose: Purpose, write: KubeWrite) {
         let id = self.next_id();
-        self.writes.begin(key, id, purpose, write.verb());
+        let based_on = self.watches.seen(&key).map(|seen| seen.version.clone());
+        self.writes.begin(key, id, purpose, write.verb(), based_on);
         self.out.push(Effect::Kube { id, write });
     }
 
@@ -215,13 +216,15 @@ impl Engine {
         let ended = self.writes.end(id, how);
         // What the server said is a fact, whoever asked.
         if let KubeOutcome::Done(Some(object)) = &outcome {
-            let gone = matches!(ended, Some((_, Purpose::Delete | Purpose::Unfinalize)))
-                && is_going(object);
+            let ends = matches!(ended, Some((_, Purpose::Delete | Purpose::Unfinalize, _)));
+            let gone = ends && is_going(object);
             if !gone {
                 self.apply(object.clone());
             }
         }
-        let Some((key, purpose)) = ended else { return };
+        let Some((key, purpose, based_on)) = ended else {
+            return;
+        };
         let source = Source::Writes(key.to_string());
         match outcome {
             KubeOutcome::Done(object) => {
@@ -239,13 +242,11 @@ impl Engine {
                 self.forget(&key, purpose);
             }
             KubeOutcome::Conflict(_) => {
-                // The watch will show what is there; a second is enough for it in all but the worst case.
-                let version = self
-                    .watches
-                    .seen(&key)
-                    .map(|s| s.version.clone())
-                    .unwrap_or_default();
-                self.writes.pause(&key, Some(version), self.now);
+                // Often the watch has shown the newer version by now. Else it will soon; a second is enough for it in
+                // all but the worst case.
+                if self.watches.seen(&key).map(|seen| &seen.version) == based_on.as_ref() {
+                    self.writes.await_news(&key, based_on, self.now);
+                }
             }
             KubeOutcome::Refused(error) => {
                 self.write_failed(&key, &error);
@@ -278,7 +279,7 @@ impl Engine {
     }
 
     fn write_failed(&mut self, key: &ObjectKey, error: &str) {
-        let pause = self.writes.pause(key, None, self.now);
+        let pause = self.writes.pause(key, self.now);
         self.log(LogLine::WriteFailed {
             write: key.to_string(),
             error: error.to_owned(),

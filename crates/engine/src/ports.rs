@@ -19,7 +19,6 @@ use std::net::IpAddr;
 
 use api::view::{IpView, PodKey, PodView};
 use fabric::{Change, PortLease, PortName, PortOwner, Problem};
-use jiff::Timestamp;
 use smol_str::SmolStr;
 
 use crate::Engine;
@@ -77,8 +76,6 @@ impl PortState {
 #[derive(Debug)]
 pub(crate) struct Port {
     pub(crate) state: PortState,
-    /// When it got into this state.
-    pub(crate) since: Timestamp,
 }
 
 impl Engine {
@@ -209,7 +206,7 @@ impl Engine {
             if self.world.lease(name).is_some() {
                 self.changes.push(Change::Lease(name.clone(), None));
             }
-            self.ports.remove(name);
+            self.drop_port(name);
             return;
         }
         self.notices
@@ -261,8 +258,7 @@ impl Engine {
             return;
         }
         self.free(name);
-        if self.ports.remove(name).is_some() {
-            self.in_nb.remove(name);
+        if self.drop_port(name) {
             self.log(LogLine::PortGone { port: name.clone() });
         }
     }
@@ -277,12 +273,14 @@ impl Engine {
 
     /// Looks again at every port that has no addresses.
     pub(crate) fn wake_waiting(&mut self) {
-        self.todo_ports.extend(
-            self.ports
-                .iter()
-                .filter(|(_, port)| port.state == PortState::Waiting)
-                .map(|(name, _)| name.clone()),
-        );
+        self.todo_ports.extend(self.waiting.iter().cloned());
+    }
+
+    /// Forgets a port that nobody wants and that holds nothing.
+    fn drop_port(&mut self, name: &PortName) -> bool {
+        self.in_nb.remove(name);
+        self.waiting.remove(name);
+        self.ports.remove(name).is_some()
     }
 
     /// Whether everything that this port needs (or no longer needs) is in the database.
@@ -302,16 +300,18 @@ impl Engine {
     }
 
     fn set_state(&mut self, name: &PortName, state: PortState) {
-        let now = self.now;
-        let port = self
+        if state == PortState::Waiting {
+            self.waiting.insert(name.clone());
+        } else {
+            self.waiting.remove(name);
+        }
+        if self
             .ports
-            .entry(name.clone())
-            .or_insert(Port { state, since: now });
-        if port.state == state {
+            .insert(name.clone(), Port { state })
+            .is_some_and(|held| held.state == state)
+        {
             return;
         }
-        port.state = state;
-        port.since = now;
         if state == PortState::Ready
             && let Some(PortOwner::Pod(pod)) = self.owner_of(name)
             && let Some(lease) = self.ipam.lease(name)

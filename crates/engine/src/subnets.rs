@@ -89,7 +89,12 @@ impl Engine {
         let mut status = writes.status.clone();
         // "standby" is upstream's word for a router that exists.
         status.standby = status.standby && (is_in || held.standby);
-        status.conditions = merge_conditions(&held.conditions, &writes.status.conditions, self.now);
+        status.conditions = merge_conditions(
+            &held.conditions,
+            &writes.status.conditions,
+            &writes.status.conditions,
+            self.now,
+        );
         let body = if vpc.status.is_none() {
             json!(status)
         } else {
@@ -172,7 +177,8 @@ impl Engine {
             // `Ready` speaks of the network, not of the wish: it becomes true when the database has acknowledged.
             wanted.retain(|c| c.kind != condition_type::READY || c.status != ConditionStatus::True);
         }
-        status.conditions = merge_conditions(&status.conditions, &wanted, self.now);
+        status.conditions =
+            merge_conditions(&status.conditions, &wanted, &writes.conditions, self.now);
         status
     }
 
@@ -272,15 +278,23 @@ fn text_diff(wanted: &Patch, held: &BTreeMap<String, String>) -> Option<Map<Stri
     (!map.is_empty()).then_some(map)
 }
 
-/// `wanted` among the conditions that are there, with times where something changed.
+/// `wanted` among the conditions that are there, with times where something changed, in the order of `order`.
 fn merge_conditions(
     held: &[Condition],
     wanted: &[Condition],
+    order: &[Condition],
     now: jiff::Timestamp,
 ) -> Vec<Condition> {
     let mut conditions = held.to_vec();
     for condition in wanted {
         set_condition(&mut conditions, condition.clone(), &Time(now));
     }
+    let place = |c: &Condition| {
+        order
+            .iter()
+            .position(|o| o.kind == c.kind)
+            .unwrap_or(order.len())
+    };
+    conditions.sort_by_key(place);
     conditions
 }

@@ -37,14 +37,25 @@ struct InFlight {
     id: EffectId,
     purpose: Purpose,
     verb: &'static str,
+    /// The version of the object that the write was made for; none if there was no object.
+    based_on: Option<SmolStr>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Ends {
+    WithTime,
+    /// With any version but this one (`None`: with any version), which was out of date.
+    WithNews {
+        stale: Option<SmolStr>,
+    },
 }
 
 #[derive(Debug)]
 struct Pause {
     failures: u32,
     until: Timestamp,
-    /// The version that a conflict was about: a newer one ends the pause.
-    version: Option<SmolStr>,
+    /// What ends the pause besides time.
+    ends: Ends,
 }
 
 /// How a write ended, for counting.
@@ -102,53 +113,73 @@ impl Writes {
         self.in_flight.contains_key(key)
     }
 
+    /// Notes a write of `key` that was made for the version `based_on`.
     pub(crate) fn begin(
         &mut self,
         key: ObjectKey,
         id: EffectId,
         purpose: Purpose,
         verb: &'static str,
+        based_on: Option<SmolStr>,
     ) {
         self.by_id.insert(id, key.clone());
-        self.in_flight.insert(key, InFlight { id, purpose, verb });
+        let write = InFlight {
+            id,
+            purpose,
+            verb,
+            based_on,
+        };
+        self.in_flight.insert(key, write);
     }
 
-    /// Ends a write; `None` for one that a former leadership of ours began.
-    pub(crate) fn end(&mut self, id: EffectId, how: Ended) -> Option<(ObjectKey, Purpose)> {
+    /// Ends a write: the object, the purpose, and the version that it was made for. `None` for one that a former
+    /// leadership of ours began.
+    pub(crate) fn end(
+        &mut self,
+        id: EffectId,
+        how: Ended,
+    ) -> Option<(ObjectKey, Purpose, Option<SmolStr>)> {
         let key = self.by_id.remove(&id)?;
         let write = self.in_flight.remove(&key)?;
         debug_assert_eq!(write.id, id);
         *self.counts.entry((key.kind, write.verb, how)).or_default() += 1;
-        Some((key, write.purpose))
+        Some((key, write.purpose, write.based_on))
     }
 
-    /// Makes `key` wait; returns the pause. `version` is what a conflict was about.
-    pub(crate) fn pause(
-        &mut self,
-        key: &ObjectKey,
-        version: Option<SmolStr>,
-        now: Timestamp,
-    ) -> Duration {
+    /// Makes `key` wait after a failure, longer each time; returns the pause.
+    pub(crate) fn pause(&mut self, key: &ObjectKey, now: Timestamp) -> Duration {
         let failures = self
             .pauses
             .get(key)
             .map_or(0, |p| p.failures)
             .saturating_add(1);
-        let pause = if version.is_some() {
-            STALE
-        } else {
-            LONGEST.min(FIRST * 2u32.saturating_pow(failures.min(16) - 1))
-        };
+        let pause = LONGEST.min(FIRST * 2u32.saturating_pow(failures.min(16) - 1));
         let until = now.saturating_add(signed(pause)).unwrap_or(Timestamp::MAX);
+        let ends = Ends::WithTime;
         self.pauses.insert(
             key.clone(),
             Pause {
                 failures,
                 until,
-                version,
+                ends,
             },
         );
         pause
+    }
+
+    /// Makes `key` wait until the watch shows another version than `stale`, or for a second.
+    pub(crate) fn await_news(&mut self, key: &ObjectKey, stale: Option<SmolStr>, now: Timestamp) {
+        let failures = self.pauses.get(key).map_or(0, |p| p.failures);
+        let until = now.saturating_add(signed(STALE)).unwrap_or(Timestamp::MAX);
+        let ends = Ends::WithNews { stale };
+        self.pauses.insert(
+            key.clone(),
+            Pause {
+                failures,
+                until,
+                ends,
+            },
+        );
     }
 
     /// Success: the next failure starts with a short pause again.
@@ -156,13 +187,13 @@ impl Writes {
         self.pauses.remove(key);
     }
 
-    /// A version of `key` was seen: a pause that waited for a newer one ends.
+    /// A version of `key` was seen: a pause that waited for news ends.
     pub(crate) fn seen(&mut self, key: &ObjectKey, version: &str) {
-        if self
-            .pauses
-            .get(key)
-            .is_some_and(|p| p.version.as_deref().is_some_and(|v| v != version))
-        {
+        let ends = |pause: &Pause| match &pause.ends {
+            Ends::WithTime => false,
+            Ends::WithNews { stale } => stale.as_deref() != Some(version),
+        };
+        if self.pauses.get(key).is_some_and(ends) {
             self.pauses.remove(key);
         }
     }

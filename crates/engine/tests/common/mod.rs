@@ -58,7 +58,7 @@ impl Lab {
 
     pub fn with(config: Config) -> Self {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let mut nb = Database::new(include_str!("../../../ovn/schemas/23.03/ovn-nb.ovsschema"));
+        let mut nb = Database::northbound();
         let global = ::ovsdb::wire::Operation::insert(
             "NB_Global",
             uuid::Uuid::from_u128(1),
@@ -69,7 +69,7 @@ impl Lab {
         let mut lab = Self {
             kube: Kube::default(),
             nb,
-            sb: Database::new(include_str!("../../../ovn/schemas/23.03/ovn-sb.ovsschema")),
+            sb: Database::southbound(),
             engine: Engine::new(config.clone(), now),
             now,
             notices: Vec::new(),

@@ -3,7 +3,7 @@
 //! Strong references keep rows of non-root tables alive and must not dangle; weak ones vanish with their target.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use ::ovsdb::RowDelta;
 use ::ovsdb::wire::{
@@ -26,9 +26,25 @@ pub struct Database {
 }
 
 impl Database {
-    pub fn new(schema: &str) -> Self {
+    pub fn northbound() -> Self {
+        static SCHEMA: OnceLock<Arc<DatabaseSchema>> = OnceLock::new();
+        Self::new(
+            SCHEMA
+                .get_or_init(|| read(include_str!("../../../ovn/schemas/23.03/ovn-nb.ovsschema"))),
+        )
+    }
+
+    pub fn southbound() -> Self {
+        static SCHEMA: OnceLock<Arc<DatabaseSchema>> = OnceLock::new();
+        Self::new(
+            SCHEMA
+                .get_or_init(|| read(include_str!("../../../ovn/schemas/23.03/ovn-sb.ovsschema"))),
+        )
+    }
+
+    fn new(schema: &Arc<DatabaseSchema>) -> Self {
         Self {
-            schema: Arc::new(serde_json::from_str(schema).unwrap()),
+            schema: Arc::clone(schema),
             rows: Rows::new(),
             named: 0,
             commits: 0,
@@ -288,6 +304,10 @@ impl Database {
         }
         Ok(())
     }
+}
+
+fn read(schema: &str) -> Arc<DatabaseSchema> {
+    Arc::new(serde_json::from_str(schema).unwrap())
 }
 
 enum Fault {
