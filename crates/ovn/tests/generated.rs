@@ -1,6 +1,12 @@
 //! The committed tables are what the generator makes of the schema files.
 
-#[allow(clippy::expect_used, clippy::panic, reason = "test code")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "for tests alone"
+)]
+
 #[path = "../codegen/mod.rs"]
 mod codegen;
 

@@ -27,8 +27,10 @@ impl<U: Ord + Clone> Diff<U> {
     pub(crate) fn locate(&self, key: KeyId) -> (Option<Uuid>, bool) {
         let record = &self.keys[key];
         let table = record.key.table;
+        // A row that somebody renamed stays the one that we made as long as that is wanted.
         if let Some(row) = self.actual.get(record.uuid)
             && row.table == table
+            && (row.natural == Some(key) || !record.claims.is_empty())
         {
             return (Some(record.uuid), false);
         }

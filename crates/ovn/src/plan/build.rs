@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{Held, Options, Plan};
 use crate::diff::{Change, Diff, Elem, KeyId, MemberId, Owner, RowState, UnitId};
 use crate::fragment::SOURCE_KEY;
-use crate::model::{Atom, Base, Column, Mode, Shape, Table};
+use crate::model::{Atom, Column, Mode, Shape, Table};
 
 /// What goes into one transaction.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,12 +83,13 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
     fn allowed(&mut self, unit: &U) -> bool {
         if self.options.parked.contains(unit) {
             self.held.insert(Held::Parked { unit: unit.clone() });
-            return false;
         }
-        self.options
-            .only
-            .as_ref()
-            .is_none_or(|only| only.contains(unit))
+        self.may(unit)
+    }
+
+    fn may(&self, unit: &U) -> bool {
+        let only = self.options.only.as_ref();
+        !self.options.parked.contains(unit) && only.is_none_or(|only| only.contains(unit))
     }
 
     fn group(&mut self, unit: U) -> &mut Group {
@@ -157,14 +158,16 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
         }
     }
 
-    fn has_columns(&mut self, key: KeyId, unit: &U) -> bool {
-        let Some((_, row)) = self.diff.desired.claim(&self.diff.keys, key) else {
-            return false;
-        };
-        let lacking = row
-            .iter()
+    /// The column that a row cannot do without and the server does not have.
+    fn lacking(&self, key: KeyId) -> Option<Column> {
+        let (_, row) = self.diff.desired.claim(&self.diff.keys, key)?;
+        row.iter()
             .map(|(column, _)| column)
-            .find(|column| column.def().essential && self.diff.missing.contains(column));
+            .find(|column| column.def().essential && self.diff.missing.contains(column))
+    }
+
+    fn has_columns(&mut self, key: KeyId, unit: &U) -> bool {
+        let lacking = self.lacking(key);
         if let Some(column) = lacking {
             self.held.insert(Held::NoColumn {
                 key: self.diff.keys[key].key.clone(),
@@ -194,6 +197,24 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
         if (!table.is_root() && !contained()) || !filled() {
             return Some(Held::Orphan {
                 key: record.key.clone(),
+                unit: unit.clone(),
+            });
+        }
+        // A row of another key that somebody renamed to this one, and that does not give the name back.
+        let usurper = record.natural.iter().find(|uuid| {
+            self.diff.claimed(**uuid).is_some_and(|other| {
+                other != key
+                    && !self.claimant(other).is_some_and(|unit| {
+                        self.may(&unit)
+                            && self.lacking(other).is_none()
+                            && self.dangling(other, &unit).is_none()
+                    })
+            })
+        });
+        if let Some(uuid) = usurper {
+            return Some(Held::Foreign {
+                key: record.key.clone(),
+                uuid: *uuid,
                 unit: unit.clone(),
             });
         }
@@ -319,40 +340,46 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
             return;
         }
         let going = self.choose_deletes();
-        // Strong references to root rows have to go together with those.
-        let mut strong: BTreeMap<Uuid, Vec<&(Uuid, Column, wire::Atom)>> = BTreeMap::new();
+        // References to rows that go are taken out in the same transaction. Strong ones to root rows have to be; of the
+        // weak ones ovsdb-server 3.1 forgets some when the row that holds them is changed by the same transaction
+        // (seen with a port that goes while its group gets an ACL), and with stable UUIDs such a reference would come
+        // to life again together with the row.
+        let mut references: BTreeMap<Uuid, Vec<&(Uuid, Column, wire::Atom)>> = BTreeMap::new();
         for element in &diff.pending.removes {
-            if let (Base::Ref { strong: true, .. }, Some(uuid)) =
-                (element.1.def().key, element.2.as_uuid())
-                && element.1.contains().is_none()
-                && !going.contains(&element.0)
+            let (parent, column, atom) = element;
+            if let (Some(_), Some(uuid)) = (column.refers(), atom.as_uuid())
+                && column.contains().is_none()
+                && !going.contains(parent)
             {
-                strong.entry(uuid).or_default().push(element);
+                references.entry(uuid).or_default().push(element);
             }
         }
         for uuid in &going {
-            let Some(row) = diff.actual.get(*uuid) else {
-                continue;
-            };
-            let key = self.former(*uuid);
-            let group = if row.table.is_root() {
-                let group = self.last.entry(key).or_default();
-                group.deletes.insert(*uuid);
-                group
-            } else if diff
-                .actual
-                .parents(*uuid)
-                .iter()
-                .all(|(parent, _)| going.contains(parent))
+            // A row that goes with its parent is not taken out of it; what refers to it goes with the parent too.
+            let mut top = *uuid;
+            while let Some((parent, _)) = diff.actual.parents(top).first()
+                && diff
+                    .actual
+                    .parents(top)
+                    .iter()
+                    .all(|(p, _)| going.contains(p))
             {
-                // It goes with its parent.
-                continue;
+                top = *parent;
+            }
+            let root = diff.actual.get(top).is_some_and(|row| row.table.is_root());
+            let key = self.former(top);
+            let groups = if root {
+                &mut self.last
             } else {
-                let group = self.groups.entry(key).or_default();
-                group.detach.insert(*uuid);
-                group
+                &mut self.groups
             };
-            let references = strong.remove(uuid).unwrap_or_default();
+            let group = groups.entry(key).or_default();
+            if top == *uuid && root {
+                group.deletes.insert(*uuid);
+            } else if top == *uuid {
+                group.detach.insert(*uuid);
+            }
+            let references = references.remove(uuid).unwrap_or_default();
             group.removes.extend(references.into_iter().cloned());
         }
         for element in &diff.pending.removes {

@@ -119,7 +119,7 @@ impl<U: fmt::Display> fmt::Display for Held<U> {
         match self {
             Self::Foreign { key, uuid, unit } => write!(
                 f,
-                "{key} of {unit}: somebody else's row has this name ({uuid}); remove or rename it"
+                "{key} of {unit}: another row has this name ({uuid}); remove or rename it"
             ),
             Self::Orphan { key, unit } => {
                 write!(f, "{key} of {unit}: the row it belongs into is not there")

@@ -1,4 +1,7 @@
 //! A database in memory with the rules of ovsdb-server that matter to a planner: references, garbage, indexes, counts.
+#![allow(dead_code, reason = "not every test uses everything")]
+
+pub mod history;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -17,7 +20,6 @@ pub struct Memory {
     tables: Tables,
 }
 
-#[allow(dead_code, reason = "not every test uses everything")]
 impl Memory {
     pub fn northbound(release: &str) -> Self {
         let path = format!(
@@ -52,7 +54,7 @@ impl Memory {
     }
 
     /// Runs a transaction: all of it, or nothing and why.
-    pub fn transact(&mut self, ops: &[Operation]) -> Result<Vec<RowDelta>, String> {
+    pub fn run(&mut self, ops: &[Operation]) -> Result<Vec<RowDelta>, String> {
         let mut next = self.tables.clone();
         for (i, op) in ops.iter().enumerate() {
             self.execute(&mut next, op)
