@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::scenario::{Scenario, Stage, any};
 
@@ -41,10 +41,14 @@ fn run(stage: &Stage<'_>) -> Result<()> {
     let pods = stage.pods("itself", "app=each", stage.lab.nodes.len())?;
     ensure!(!pods.is_empty(), "no pod");
     for node in &stage.lab.nodes {
-        // From another node: a hostPort is for the world outside the pod's own node.
-        let from = stage.lab.nodes.iter().find(|n| *n != node).unwrap_or(node);
-        let page = stage.node_sh(from, &format!("curl -sS -f -m 5 http://{}:18080/", node.name))?;
-        ensure!(page.contains("nginx"), "hostPort of {}: {page:?}", node.name);
+        let fetch = format!("curl -sS -f -m 5 http://{}:18080/", node.name);
+        let page = stage.outside_sh(&fetch).with_context(|| format!("hostPort of {} from outside", node.name))?;
+        ensure!(page.contains("nginx"), "hostPort of {} answers {page:?}", node.name);
+        for from in &stage.lab.nodes {
+            stage
+                .node_sh(from, &fetch)
+                .with_context(|| format!("hostPort of {} from node {}", node.name, from.name))?;
+        }
     }
 
     stage.apply(ROLLING)?;

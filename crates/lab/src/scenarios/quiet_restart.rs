@@ -4,10 +4,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
 
 use crate::command::capture;
 use crate::components;
-use crate::lab::Place;
+use crate::lab::{NAMESPACE, Place};
+use crate::process::Record;
 use crate::scenario::{Scenario, Stage};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -32,7 +34,14 @@ fn run(stage: &Stage<'_>) -> Result<()> {
         .filter(|r| r.component == "kube-ovn-controller")
         .collect();
     ensure!(!controllers.is_empty(), "no controller runs");
-    for record in &controllers {
+    // The standby first: otherwise it leads for a moment, which is a transaction of its own.
+    let holder = stage.get(&["lease", "-n", NAMESPACE, "kube-ovn-controller"])?;
+    let holder = holder["spec"]["holderIdentity"].as_str().unwrap_or_default().to_owned();
+    let leads = |record: &Record| {
+        let node = record.node.as_deref().and_then(|name| stage.lab.node(name).ok());
+        node.is_some_and(|node| components::controller_name(node) == holder)
+    };
+    for record in controllers.iter().filter(|r| !leads(r)).chain(controllers.iter().filter(|r| leads(r))) {
         record.stop(Duration::from_secs(10));
     }
     components::controllers(stage.lab)?;
@@ -77,35 +86,23 @@ fn settle(stage: &Stage<'_>) -> Result<()> {
     bail!("the network does not come to rest: something writes all the time")
 }
 
-/// The transactions of the northbound database, one text each.
+/// The transactions of the northbound database, as its file has them: one line of JSON each, northd's own left out.
 fn records(stage: &Stage<'_>) -> Result<Vec<String>> {
-    let log = capture(stage.lab.command(Place::Node(&stage.lab.first()?.name), "ovsdb-tool")?.args([
-        "-m",
-        "show-log",
-        "/var/lib/ovn/ovnnb_db.db",
-    ]))?;
-    let mut records: Vec<String> = Vec::new();
-    for line in log.lines() {
-        if line.starts_with("record ") {
-            records.push(line.to_owned());
-        } else if let Some(record) = records.last_mut() {
-            record.push_str("\n  ");
-            record.push_str(line.trim());
-        }
-    }
-    // northd reports its progress (nb_cfg, sb_cfg, hv_cfg and their times) there too; that is not ours.
-    records.retain(|record| !northd_only(record));
-    Ok(records)
-}
-
-fn northd_only(record: &str) -> bool {
-    let changes: Vec<&str> = record.lines().skip(1).filter(|line| line.contains('=')).collect();
-    !changes.is_empty()
-        && changes.iter().all(|line| {
-            ["sb_cfg", "hv_cfg", "nb_cfg", "timestamp", "ipsec=", "up="]
-                .iter()
-                .any(|column| line.trim().starts_with(column))
+    let text = capture(
+        stage
+            .lab
+            .command(Place::Node(&stage.lab.first()?.name), "cat")?
+            .arg("/var/lib/ovn/ovnnb_db.db"),
+    )?;
+    Ok(text
+        .lines()
+        .filter(|line| line.starts_with('{'))
+        .filter(|line| {
+            // northd reports what is up and how far it has come, and says so in the comment of its transactions.
+            serde_json::from_str::<Value>(line).is_ok_and(|record| record["_comment"] != "ovn-northd")
         })
+        .map(str::to_owned)
+        .collect())
 }
 
 /// Name and version of every object that the controllers may write.
