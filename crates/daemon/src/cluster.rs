@@ -41,7 +41,7 @@ pub fn start(
             let client = connect(kubeconfig, &events).await;
             let _ = slot.send(Some(client.clone()));
             tokio::join!(
-                watch_node(client.clone(), node.clone(), events.clone()),
+                watch_nodes(client.clone(), events.clone()),
                 watch_pods(client.clone(), node.clone(), events.clone()),
                 watch_subnets(client, node, events),
             );
@@ -85,15 +85,14 @@ async fn client(kubeconfig: Option<&PathBuf>) -> Result<Client, String> {
     Client::try_from(config).map_err(|e| e.to_string())
 }
 
-async fn watch_node(client: Client, node: SmolStr, events: mpsc::Sender<Event>) {
-    let config = watcher::Config::default().fields(&format!("metadata.name={node}"));
-    let stream = watcher(Api::<NodeWire>::all(client), config);
+async fn watch_nodes(client: Client, events: mpsc::Sender<Event>) {
+    let stream = watcher(Api::<NodeWire>::all(client), watcher::Config::default());
     pump(
         "nodes",
         stream,
         events,
         |wire: &NodeWire| Some(NodeView::from(wire)),
-        Event::Node,
+        Event::Nodes,
     )
     .await;
 }

@@ -1,7 +1,7 @@
 //! The loop that owns what the daemon knows.
 //!
 //! ```text
-//!  watches: own Node, own pods, Subnets ──┐
+//!  watches: Nodes, own pods, Subnets ─────┐
 //!  kernel thread: reports; monitor ───────┤ Event (bounded)        ┌─> kernel thread: Job{plan}
 //!  CNI server: asks ──────────────────────┼────────────> Owner ────┼─> OVSDB transactions (spawned)
 //!  gateway prober ────────────────────────┘                ^       ├─> Node annotation, condition (spawned)
@@ -18,6 +18,7 @@ use std::sync::mpsc as blocking;
 use std::time::Duration;
 
 use api::view::{NodeView, PodKey, PodView};
+use net::DualStack;
 use node::ovs::{Interface, OvsView, PortSpec, Touched};
 use node::plan::{
     Compiled, INTEGRATION_BRIDGE, JOIN_INTERFACE, LinkState, NodeConfig, NodeInputs, NodePlan,
@@ -55,7 +56,7 @@ pub enum Watch<T> {
 #[derive(Debug)]
 pub enum Event {
     Pods(Watch<PodView>),
-    Node(Watch<NodeView>),
+    Nodes(Watch<NodeView>),
     Subnets(Watch<SubnetFacts>),
     /// Trouble with a watch, or `None` = it works again.
     Api(&'static str, Option<String>),
@@ -146,8 +147,9 @@ pub struct Parts {
 
 pub struct Owner {
     parts: Parts,
-    /// Written by the watch of the own Node.
+    /// Written by the watch of Nodes.
     node: Option<NodeView>,
+    other_nodes: BTreeMap<SmolStr, DualStack<IpAddr>>,
     /// Written by the watch of this node's pods (host-network pods are left out).
     pods: BTreeMap<PodKey, PodView>,
     pods_listed: bool,
@@ -203,6 +205,7 @@ impl Owner {
         Self {
             parts,
             node: None,
+            other_nodes: BTreeMap::new(),
             pods: BTreeMap::new(),
             pods_listed: false,
             subnets: BTreeMap::new(),
@@ -272,14 +275,7 @@ impl Owner {
     fn handle(&mut self, event: Event) {
         match event {
             Event::Pods(change) => self.pods_changed(change),
-            Event::Node(change) => {
-                self.stale = true;
-                match change {
-                    Watch::Apply(node) => self.node = Some(node),
-                    Watch::Delete(..) => self.node = None,
-                    Watch::Replace(mut nodes) => self.node = nodes.pop(),
-                }
-            }
+            Event::Nodes(change) => self.nodes_changed(change),
             Event::Subnets(change) => self.subnets_changed(change),
             Event::Api(kind, problem) => {
                 match problem {
@@ -313,6 +309,34 @@ impl Owner {
             Event::Suspects(suspects) => self.suspects(&suspects),
             Event::LeftoversRemoved => self.sweeping = false,
         }
+    }
+
+    /// Nodes change often (their kubelets report); the plan is made again only when it may differ.
+    fn nodes_changed(&mut self, change: Watch<NodeView>) {
+        let own = self.parts.node_name.clone();
+        match change {
+            Watch::Apply(node) if node.name == own => self.set_node(Some(node)),
+            Watch::Apply(node) => {
+                let ips = node.internal_ips;
+                self.stale |= self.other_nodes.insert(node.name, ips) != Some(ips);
+            }
+            Watch::Delete(_, name) if name == own => self.set_node(None),
+            Watch::Delete(_, name) => self.stale |= self.other_nodes.remove(&name).is_some(),
+            Watch::Replace(list) => {
+                let (mine, others) = list.into_iter().partition::<Vec<_>, _>(|n| n.name == own);
+                self.other_nodes = others
+                    .into_iter()
+                    .map(|n| (n.name, n.internal_ips))
+                    .collect();
+                self.set_node(mine.into_iter().next());
+                self.stale = true;
+            }
+        }
+    }
+
+    fn set_node(&mut self, node: Option<NodeView>) {
+        self.stale |= node.as_ref().map(node_facts) != self.node.as_ref().map(node_facts);
+        self.node = node;
     }
 
     fn subnets_changed(&mut self, change: Watch<SubnetFacts>) {
@@ -438,6 +462,11 @@ impl Owner {
         let inputs = NodeInputs {
             config: &self.parts.config,
             node: &facts,
+            other_nodes: &self
+                .other_nodes
+                .values()
+                .flat_map(|ips| ips.iter().copied().collect::<Vec<_>>())
+                .collect(),
             subnets: &self.subnets,
             subnets_listed: self.subnets_listed,
             tunnel: tunnel.as_ref().map_err(|e: &TunnelError| e),

@@ -174,7 +174,7 @@ impl Daemon {
             "ip link add eth0 type veth peer name eth0-far; ip link set eth0 up; ip addr add 192.168.1.41/24 dev eth0",
         );
         self.send(Event::KernelChanged).await;
-        self.send(Event::Node(Watch::Replace(vec![node_view()])))
+        self.send(Event::Nodes(Watch::Replace(vec![node_view()])))
             .await;
         self.send(Event::Subnets(Watch::Replace(Vec::new()))).await;
     }
@@ -474,7 +474,7 @@ fn a_restarted_daemon_touches_nothing_that_runs_and_removes_what_went() {
 
         let daemon = Daemon::start(&ovs, PATIENCE);
         daemon
-            .send(Event::Node(Watch::Replace(vec![node_view()])))
+            .send(Event::Nodes(Watch::Replace(vec![node_view()])))
             .await;
         daemon
             .send(Event::Subnets(Watch::Replace(Vec::new())))
@@ -605,7 +605,7 @@ fn readiness_names_what_is_missing_and_the_node_is_set_up_when_it_comes() {
             node.annotations
                 .insert(format!("ovn.kubernetes.io/{key}").into(), value.into());
         }
-        daemon.send(Event::Node(Watch::Apply(node))).await;
+        daemon.send(Event::Nodes(Watch::Apply(node))).await;
         waits("interface ovn0").await;
         until("the OVS settings", || {
             ovs.ctl("get Open_vSwitch . external_ids")

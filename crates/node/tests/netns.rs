@@ -215,6 +215,7 @@ fn inputs_plan(subnets: &BTreeMap<SmolStr, SubnetFacts>) -> NodePlan {
     plan::compile(&NodeInputs {
         config: &config,
         node: &node,
+        other_nodes: &["192.168.1.249".parse().unwrap()].into(),
         subnets,
         subnets_listed: true,
         tunnel: Ok(&tunnel),
@@ -360,7 +361,7 @@ fn path() -> Path {
     );
     out(
         &outside,
-        "ip link set lo up; ip link set o0 up; ip addr add 192.168.1.250/24 dev o0; \
+        "ip link set lo up; ip link set o0 up; ip addr add 192.168.1.250/24 dev o0; ip addr add 192.168.1.249/24 dev o0; \
          ip route add 10.18.0.0/16 via 192.168.1.41; ip route add 10.16.0.0/16 via 192.168.1.41",
     );
     Path { node, pod, outside }
@@ -508,6 +509,40 @@ fn services_through_the_node_come_back_through_it() {
         server.recv_from(&mut buffer).unwrap().1.ip().to_string(),
         "100.64.0.2"
     );
+}
+
+#[test]
+fn a_host_port_answers_other_nodes_too() {
+    let path = path();
+    let mut firewall = Firewall::default();
+    converge(&path.node, &mut firewall, &inputs_plan(&path_subnets()));
+    // As the plugin portmap does it, and a NodePort of externalTrafficPolicy Local: translated, not marked.
+    out(
+        &path.node,
+        "nft 'add table ip nat; add chain ip nat pre { type nat hook prerouting priority dstnat; }; \
+         add rule ip nat pre fib daddr type local udp dport 18080 dnat to 10.16.0.11:80'",
+    );
+    let server = path
+        .pod
+        .run(|| std::net::UdpSocket::bind("10.16.0.11:80").unwrap())
+        .unwrap();
+    server
+        .set_read_timeout(Some(Duration::from_millis(500)))
+        .unwrap();
+    let seen_from = |source: &str| {
+        path.outside
+            .run(|| {
+                std::net::UdpSocket::bind(format!("{source}:0"))
+                    .unwrap()
+                    .send_to(b"x", "192.168.1.41:18080")
+                    .unwrap();
+            })
+            .unwrap();
+        server.recv_from(&mut [0; 10]).unwrap().1.ip().to_string()
+    };
+    // The answer to a node would be brought to that node's own ovn0, past the translation.
+    assert_eq!(seen_from("192.168.1.249"), "100.64.0.2");
+    assert_eq!(seen_from("192.168.1.250"), "192.168.1.250");
 }
 
 #[test]

@@ -51,6 +51,8 @@ impl Default for NodeConfig {
 pub struct NodeInputs<'a> {
     pub config: &'a NodeConfig,
     pub node: &'a NodeFacts,
+    /// InternalIPs of all other nodes.
+    pub other_nodes: &'a BTreeSet<IpAddr>,
     pub subnets: &'a BTreeMap<SmolStr, SubnetFacts>,
     /// False until the Subnet watch has listed once: no route and no rule is removed before.
     pub subnets_listed: bool,
@@ -196,6 +198,7 @@ fn nft_inputs(inputs: &NodeInputs<'_>) -> NftInputs {
     let mut nft = NftInputs {
         node_ips: inputs.node.internal_ips,
         services: inputs.config.service_cidrs.iter().copied().collect(),
+        other_nodes: inputs.other_nodes.clone(),
         ..NftInputs::default()
     };
     for subnet in inputs.subnets.values() {

@@ -10,6 +10,9 @@
 //!   Service through kube-proxy): then the answer must come back through this node, so the source becomes ours;
 //! * pod to Service traffic is marked with kube-proxy's own mark on its way in, whatever the endpoint is, for the
 //!   same reason (it matters where `natOutgoing` is off);
+//! * what another **node** sends to a port of this one that is translated to a pod (`hostPort`, a NodePort of
+//!   `externalTrafficPolicy: Local`) gets our source too: OVN would bring the answer to that node's own `ovn0`, past the
+//!   translation here. Senders from outside the cluster keep their address: the answer to them leaves by this node;
 //! * pods of a subnet with `natOutgoing` get the node's address when they leave the fabric;
 //! * nodes reach pods, and pods reach nodes, untranslated: OVN routes them through the node's own `ovn0`.
 //!
@@ -37,6 +40,8 @@ pub const ACCEPT_TO_PODS: &str = "kube-ovn: to pods";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NftInputs {
     pub node_ips: DualStack<IpAddr>,
+    /// Addresses of the other nodes.
+    pub other_nodes: BTreeSet<IpAddr>,
     /// Service CIDRs.
     pub services: BTreeSet<Cidr>,
     /// All CIDRs of the fabric behind the nodes, the join subnet included.
@@ -51,6 +56,7 @@ impl Default for NftInputs {
     fn default() -> Self {
         Self {
             node_ips: DualStack { v4: None, v6: None },
+            other_nodes: BTreeSet::new(),
             services: BTreeSet::new(),
             subnets: BTreeSet::new(),
             nat: BTreeSet::new(),
@@ -81,8 +87,16 @@ pub fn render(inputs: &NftInputs) -> String {
             ("subnets", &inputs.subnets),
             ("nat", &inputs.nat),
         ] {
-            set(&mut text, *family, name, members);
+            let members = disjoint(members.iter().filter(|c| c.family() == *family));
+            set(&mut text, *family, name, "interval", &members);
         }
+        let nodes: Vec<Cidr> = inputs
+            .other_nodes
+            .iter()
+            .map(|ip| Cidr::host(*ip))
+            .filter(|c| c.family() == *family)
+            .collect();
+        set(&mut text, *family, "nodes", "", &nodes);
     }
     line!("\tchain prerouting {{");
     line!("\t\ttype nat hook prerouting priority dstnat - 5; policy accept;");
@@ -110,6 +124,12 @@ pub fn render(inputs: &NftInputs) -> String {
         let (ip, n) = names(*family);
         line!(
             "\t\t{ip} saddr @subnets{n} {ip} daddr @subnets{n} goto own_address comment \"service traffic between pods\""
+        );
+    }
+    for family in &families {
+        let (ip, n) = names(*family);
+        line!(
+            "\t\t{ip} saddr @nodes{n} {ip} daddr @subnets{n} ct status dnat goto own_address comment \"another node to a port of this one\""
         );
     }
     line!("\t\ttcp flags & syn == 0 ct state new return comment \"not the start of a connection\"");
@@ -158,18 +178,25 @@ fn names(family: Family) -> (&'static str, &'static str) {
     }
 }
 
-fn set(text: &mut String, family: Family, name: &str, members: &BTreeSet<Cidr>) {
+fn set(text: &mut String, family: Family, name: &str, flags: &str, members: &[Cidr]) {
     let (kind, n) = match family {
         Family::V4 => ("ipv4_addr", "4"),
         Family::V6 => ("ipv6_addr", "6"),
     };
-    let elements: Vec<String> = disjoint(members.iter().filter(|c| c.family() == family))
-        .iter()
-        .map(ToString::to_string)
-        .collect();
+    let flags = match flags {
+        "" => String::new(),
+        flags => format!(" flags {flags};"),
+    };
     let _ = writeln!(text, "\tset {name}{n} {{");
-    let _ = writeln!(text, "\t\ttype {kind}; flags interval;");
-    if !elements.is_empty() {
+    let _ = writeln!(text, "\t\ttype {kind};{flags}");
+    if !members.is_empty() {
+        let elements: Vec<String> = members
+            .iter()
+            .map(|member| match flags.as_str() {
+                "" => member.network().to_string(),
+                _ => member.to_string(),
+            })
+            .collect();
         let _ = writeln!(text, "\t\telements = {{ {} }}", elements.join(", "));
     }
     let _ = writeln!(text, "\t}}");
