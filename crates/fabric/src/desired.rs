@@ -32,7 +32,6 @@ pub struct SubnetWrites {
     /// The spec with defaults, and the values of the namespace that owns it, filled in.
     pub spec: SubnetSpec,
     pub annotations: Patch,
-    pub labels: Patch,
     /// All conditions that there should be.
     pub conditions: Vec<Condition>,
     /// Whether our finalizer must be there. When it need not, the rows of the Subnet must be gone from OVN before the

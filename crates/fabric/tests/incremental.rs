@@ -20,8 +20,8 @@ type Network = BTreeMap<Unit, Compiled>;
 
 /// A few names, so that histories meet themselves.
 const NAMES: &[&str] = &["a", "b", "c"];
-const NODES: &[&str] = &["n1", "n2", "n-3"];
-const SWITCHES: &[&str] = &["sub-a", "sub-b", "ovn-default", "join", "sub-c"];
+const NODES: &[&str] = &["n1", "n-3", "n.3", "a.n1"];
+const SWITCHES: &[&str] = &["sub-a", "sub.a", "ovn-default", "join", "sub", "node"];
 const CIDRS: &[&str] = &[
     "10.16.0.0/16",
     "10.17.0.0/24",
@@ -317,8 +317,18 @@ fn assert_sound(network: &Network) {
     }
 }
 
+/// `PROPTEST_CASES` asks for more.
+fn config() -> ProptestConfig {
+    let asked = std::env::var("PROPTEST_CASES").ok();
+    ProptestConfig {
+        cases: asked.and_then(|text| text.parse().ok()).unwrap_or(192),
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    }
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 384, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(config())]
 
     #[test]
     fn incremental_is_full(

@@ -21,7 +21,7 @@ pub(super) fn compile(subnet: &SmolStr, node: &SmolStr, world: &World) -> Compil
     };
     compiled.fragment = Fragment::new(format!("Subnet/{subnet}"));
     let fragment = &mut compiled.fragment;
-    let group = names::gateway_group(subnet, node);
+    let group = names::gateway_group(world, subnet, node);
     fragment.rule("gateway").row(nb::PortGroup {
         name: group.clone(),
         external_ids: ovn::map([

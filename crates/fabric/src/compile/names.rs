@@ -6,7 +6,7 @@ use smol_str::{SmolStr, SmolStrBuilder, format_smolstr};
 use crate::{Effective, World};
 
 /// A name that OVN takes for a port group: no `-`, and no digit in front (ovn-nb(5), "names of address sets").
-fn identifier(name: &str) -> SmolStr {
+pub(crate) fn identifier(name: &str) -> SmolStr {
     let mut text = SmolStrBuilder::new();
     if name.starts_with(|first: char| first.is_ascii_digit()) {
         text.push('_');
@@ -22,13 +22,31 @@ fn identifier(name: &str) -> SmolStr {
 }
 
 /// Port group of all pods of the default VPC on a node.
-pub fn node_group(node: &str) -> SmolStr {
-    identifier(&format_smolstr!("node-{node}"))
+pub fn node_group(world: &World, node: &str) -> SmolStr {
+    let taken = world.layout().ambiguous.nodes.contains(node);
+    group(&format_smolstr!("node-{node}"), taken)
 }
 
 /// Port group of the pods of a distributed subnet on a node.
-pub fn gateway_group(subnet: &str, node: &str) -> SmolStr {
-    identifier(&format_smolstr!("{subnet}.{node}"))
+pub fn gateway_group(world: &World, subnet: &str, node: &str) -> SmolStr {
+    let ambiguous = &world.layout().ambiguous;
+    let taken = ambiguous.subnets.contains(subnet) || ambiguous.nodes.contains(node);
+    group(&format_smolstr!("{subnet}.{node}"), taken)
+}
+
+/// The plain name, or one with a hash of it where another has the plain one.
+fn group(name: &str, taken: bool) -> SmolStr {
+    let plain = identifier(name);
+    if !taken {
+        return plain;
+    }
+    let mut text = SmolStrBuilder::new();
+    text.push_str(&plain);
+    text.push('_');
+    for octet in Mac::local_from(name.as_bytes()).octets() {
+        text.push_str(&format_smolstr!("{octet:02x}"));
+    }
+    text.finish()
 }
 
 /// The router's port towards a switch.
@@ -58,14 +76,21 @@ mod tests {
 
     #[test]
     fn groups_have_upstreams_names() {
-        assert_eq!(node_group("node-0"), "node.node.0");
-        assert_eq!(node_group("192.168.1.41"), "node.192.168.1.41");
-        assert_eq!(gateway_group("ovn-default", "node-0"), "ovn.default.node.0");
+        assert_eq!(group("node-node-0", false), "node.node.0");
+        assert_eq!(group("node-192.168.1.41", false), "node.192.168.1.41");
+        assert_eq!(group("ovn-default.node-0", false), "ovn.default.node.0");
+    }
+
+    #[test]
+    fn a_name_that_is_taken_gets_a_hash() {
+        assert_ne!(group("a-b.n", true), group("a.b.n", true));
+        assert_ne!(group("a-b.n", true), group("a-b.n", false));
+        assert!(ovn::matching::identifier(&group("a-b.n", true)).is_ok());
     }
 
     #[test]
     fn a_digit_in_front_would_make_the_match_invalid() {
-        assert_eq!(gateway_group("10net", "n1"), "_10net.n1");
-        assert!(ovn::matching::identifier(&gateway_group("10net", "n1")).is_ok());
+        assert_eq!(group("10net.n1", false), "_10net.n1");
+        assert!(ovn::matching::identifier(&group("10net.n1", false)).is_ok());
     }
 }

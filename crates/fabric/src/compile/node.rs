@@ -19,7 +19,7 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
         .extend(world.layout().node_conflicts.get(name).cloned());
     compiled.fragment = Fragment::new(format!("Node/{name}"));
     let fragment = &mut compiled.fragment;
-    let group = names::node_group(name);
+    let group = names::node_group(world, name);
     fragment.rule("pods").row(nb::PortGroup {
         name: group.clone(),
         external_ids: ovn::map([("node", name.to_string()), ("np", format!("node/{name}"))]),

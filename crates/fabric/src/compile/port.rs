@@ -51,11 +51,11 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
         return compiled;
     };
     if subnet.is_in_default_vpc(config) {
-        let group = nb::PortGroup::named(names::node_group(node));
+        let group = nb::PortGroup::named(names::node_group(world, node));
         fragment.member(&group, nb::PortGroup::PORTS, &port);
     }
     if subnet.has_distributed_gateway(config) {
-        let group = nb::PortGroup::named(names::gateway_group(&subnet.name, node));
+        let group = nb::PortGroup::named(names::gateway_group(world, &subnet.name, node));
         fragment.member(&group, nb::PortGroup::PORTS, &port);
     }
     compiled

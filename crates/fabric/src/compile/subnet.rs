@@ -50,7 +50,6 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
             name: name.clone(),
             spec: state.wanted.clone(),
             annotations,
-            labels: crate::Patch::new(),
             conditions: conditions(state, &missing),
             finalizer: !record.deleting || occupied,
             delete: state.abandoned && !occupied && !record.deleting,

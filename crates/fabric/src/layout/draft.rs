@@ -161,9 +161,12 @@ impl Draft {
     }
 }
 
-/// Decides, in order of seniority, which spec of each Subnet is in force.
-pub(super) fn grant(drafts: &mut BTreeMap<&SmolStr, Draft>, inventory: &Inventory<'_>) -> Claims {
-    let mut order: Vec<&SmolStr> = drafts.keys().copied().collect();
+/// Decides, in order of seniority, which spec of each Subnet is in force. Returns what is taken, and the order.
+pub(super) fn grant<'a>(
+    drafts: &mut BTreeMap<&'a SmolStr, Draft>,
+    inventory: &Inventory<'_>,
+) -> (Claims, Vec<&'a SmolStr>) {
+    let mut order: Vec<&'a SmolStr> = drafts.keys().copied().collect();
     order.sort_by_key(|name| {
         let draft = &drafts[*name];
         // The cluster cannot do without its own Subnets.
@@ -181,7 +184,7 @@ pub(super) fn grant(drafts: &mut BTreeMap<&SmolStr, Draft>, inventory: &Inventor
         }
     }
     let mut granted = Claims::default();
-    for name in order {
+    for name in order.iter().copied() {
         let Some(draft) = drafts.get_mut(name) else {
             continue;
         };
@@ -223,7 +226,7 @@ pub(super) fn grant(drafts: &mut BTreeMap<&SmolStr, Draft>, inventory: &Inventor
             draft.in_force = Some((effective, spec));
         }
     }
-    granted
+    (granted, order)
 }
 
 /// What stands against a spec that is valid by itself.

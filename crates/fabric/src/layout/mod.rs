@@ -10,12 +10,14 @@
 
 mod claims;
 mod draft;
+mod names;
 mod namespaces;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use api::v1::{SubnetSpec, reason};
+use net::DualStack;
 use smol_str::SmolStr;
 
 use crate::problem::{Kind, ObjectRef, Problem};
@@ -24,6 +26,7 @@ use crate::spec::{Effective, Memo};
 use crate::{Accepted, Config};
 use claims::Claims;
 use draft::{Draft, grant};
+pub(crate) use names::Ambiguous;
 use namespaces::namers;
 
 /// What there is to know about one Subnet.
@@ -79,6 +82,8 @@ pub struct Layout {
     failed: BTreeMap<SmolStr, Problem>,
     /// Subnets that are to be made, by the namespace in charge.
     creations: BTreeMap<SmolStr, Vec<(SmolStr, SubnetSpec)>>,
+    /// Whose names are taken.
+    pub(crate) ambiguous: Ambiguous,
     /// Nodes whose address lies in a Subnet in force.
     pub node_conflicts: BTreeMap<SmolStr, Problem>,
 }
@@ -89,6 +94,8 @@ pub(crate) struct Inventory<'a> {
     pub subnets: &'a BTreeMap<SmolStr, SubnetRecord>,
     pub namespaces: &'a BTreeMap<SmolStr, NamespaceRecord>,
     pub vpcs: &'a BTreeMap<SmolStr, VpcRecord>,
+    /// Nodes, with their internal addresses.
+    pub nodes: &'a BTreeMap<SmolStr, DualStack<IpAddr>>,
     /// Nodes by their internal addresses.
     pub nodes_by_address: &'a BTreeMap<IpAddr, BTreeSet<SmolStr>>,
     /// The ledger of accepted specs.
@@ -107,7 +114,11 @@ impl Layout {
             .map(|(name, record)| (name, Draft::of(name, record, &namers, inventory, memo)))
             .collect();
         memo.retain(|name| inventory.subnets.contains_key(name));
-        let mut claims = grant(&mut drafts, inventory);
+        let (mut claims, seniority) = grant(&mut drafts, inventory);
+        let granted = seniority
+            .iter()
+            .filter(|name| drafts[**name].in_force.is_some());
+        layout.ambiguous = Ambiguous::find(granted.copied(), inventory.nodes.keys());
         layout.find_node_conflicts(&claims, inventory);
         for (name, draft) in drafts {
             layout.bind(name, &draft);

@@ -181,13 +181,17 @@ impl World {
         }
         if appeared {
             // Memberships in the node's groups come and go with it.
-            let ports = self.pods_on_node(&name).map(PodKey::port_name);
-            dirty.extend(ports.map(Unit::Port));
+            self.ports_on_node_are_dirty(&name, dirty);
         }
         match node {
             Some(node) => self.nodes.insert(name, node),
             None => self.nodes.remove(&name),
         };
+    }
+
+    pub(super) fn ports_on_node_are_dirty(&self, node: &str, dirty: &mut Dirty) {
+        let ports = self.pods_on_node(node).map(PodKey::port_name);
+        dirty.extend(ports.map(Unit::Port));
     }
 
     pub(super) fn node_is_dirty(&self, node: &SmolStr, dirty: &mut Dirty) {

@@ -41,6 +41,7 @@ impl World {
             subnets: &self.subnets,
             namespaces: &self.namespaces,
             vpcs: &self.vpcs,
+            nodes: &self.node_addresses,
             nodes_by_address: &self.nodes_by_address,
             accepted: &self.accepted,
             occupied,
@@ -66,8 +67,22 @@ impl World {
         }
         let namespaces = differing(&old.namespaces, &new.namespaces);
         dirty.extend(namespaces.cloned().map(Unit::Namespace));
+        let (was, is) = (&old.ambiguous, &new.ambiguous);
+        for subnet in was.subnets.symmetric_difference(&is.subnets) {
+            self.groups_renamed(subnet, dirty);
+        }
+        for node in was.nodes.symmetric_difference(&is.nodes) {
+            self.node_is_dirty(node, dirty);
+            self.ports_on_node_are_dirty(node, dirty);
+        }
         let nodes = differing(&old.node_conflicts, &new.node_conflicts);
         dirty.extend(nodes.cloned().map(Unit::Node));
+    }
+
+    /// Gateways of a Subnet and the ports that are members of their groups.
+    fn groups_renamed(&self, subnet: &SmolStr, dirty: &mut Dirty) {
+        dirty.extend(self.nodes.keys().map(|node| gateway(subnet, node)));
+        dirty.extend(self.ports_of_subnet(subnet).cloned().map(Unit::Port));
     }
 
     /// What else depends on the values of a Subnet that are in force.
@@ -93,14 +108,12 @@ impl World {
                     .flatten()
                     .map(|subnet| Unit::Vpc(subnet.vpc.clone())),
             );
-            if [was, is]
-                .into_iter()
-                .flatten()
-                .any(|subnet| subnet.has_distributed_gateway(&self.config))
-            {
-                dirty.extend(self.nodes.keys().map(|node| gateway(name, node)));
+            let distributed = |subnet: &Effective| subnet.has_distributed_gateway(&self.config);
+            if [was, is].into_iter().flatten().any(distributed) {
+                self.groups_renamed(name, dirty);
+            } else {
+                dirty.extend(self.ports_of_subnet(name).cloned().map(Unit::Port));
             }
-            dirty.extend(self.ports_of_subnet(name).cloned().map(Unit::Port));
         }
         // Namespaces are told its CIDR and exclusions.
         let told = self.layout.namespaces.iter();
