@@ -26,7 +26,8 @@ pub enum TransactError {
     /// may yet be. Look at the replica once it is complete again.
     #[error("it is not known whether the transaction was committed: {0}")]
     Unknown(String),
-    /// The operations cannot be put into JSON (a real that is not finite).
+    /// The operations cannot be put into a server's JSON: a real is not finite, or a text holds a NUL character. They
+    /// never will be, whatever the connection.
     #[error("the transaction cannot be encoded: {0}")]
     Encoding(String),
     /// The client has been stopped.

@@ -196,6 +196,44 @@ async fn says_which_operation_the_server_refused() {
     assert_eq!(rows[0].uuid("_uuid"), Some(id("sw")));
 }
 
+/// Were they sent, the server would hang up, and again at each retry.
+#[tokio::test]
+async fn what_a_server_cannot_read_is_refused_here() {
+    let server = Server::start(Schema::Northbound);
+    let mut f = Follower::live(northbound(&server.remote())).await;
+    let nul = switch("a\0b");
+    let in_a_map = Operation::mutate(
+        "Logical_Switch",
+        Condition::Always(true),
+        vec![Mutation::insert(
+            "external_ids",
+            Datum::map([("k\\\0", "v")]),
+        )],
+    );
+    let not_finite = Operation::update(
+        "Logical_Switch",
+        Condition::Always(true),
+        Row::new().with("name", f64::NAN),
+    );
+    for (operation, why) in [
+        (nul, "NUL"),
+        (in_a_map, "NUL"),
+        (Operation::comment("\0"), "NUL"),
+        (not_finite, "not finite"),
+    ] {
+        let result = f.handle.transact(vec![operation]).await;
+        assert!(
+            matches!(&result, Err(TransactError::Encoding(reason)) if reason.contains(why)),
+            "{result:?}"
+        );
+    }
+    // What only looks like one passes, and so does every other control character.
+    let name = "\\u0000 \u{1}\u{7f}\\\\u0000\"";
+    f.commit(1, vec![switch(name)]).await.expect("committed");
+    assert_eq!(f.names("Logical_Switch"), [name]);
+    assert_eq!(f.connections, 1);
+}
+
 /// The guard that the controller puts before each of its transactions.
 #[tokio::test]
 async fn a_wait_with_timeout_0_is_a_guard() {

@@ -138,6 +138,19 @@ impl Serialize for TransactParams<'_> {
     }
 }
 
+/// Whether a text in this JSON holds a NUL character. A server takes it for a syntax error of the stream and hangs up,
+/// however often the transaction is tried.
+fn has_nul(mut json: &[u8]) -> bool {
+    while let Some(at) = json.iter().position(|&byte| byte == b'\\') {
+        if json[at..].starts_with(b"\\u0000") {
+            return true;
+        }
+        // The escaped character is never the beginning of another escape.
+        json = json.get(at + 2..).unwrap_or_default();
+    }
+    false
+}
+
 impl Session {
     /// A session on a fresh connection: it asks first whether the server is fit for use.
     pub(super) fn new(config: Arc<ClientConfig>, remote: Remote, memory: Memory) -> Self {
@@ -191,6 +204,10 @@ impl Session {
             self.out.clear();
             self.out.shrink_to(1 << 16);
             self.out_start = 0;
+        } else if self.out_start > self.out.len() / 2 {
+            // A server that never quite catches up must not make the sent part grow for ever.
+            self.out.drain(..self.out_start);
+            self.out_start = 0;
         }
     }
 
@@ -226,9 +243,16 @@ impl Session {
             database: &self.config.database,
             operations,
         };
-        if let Err(error) = encode_request(&mut self.out, id, "transact", params) {
+        let problem = match encode_request(&mut self.out, id, "transact", params) {
+            Err(error) => Some(error.to_string()),
+            Ok(()) if has_nul(&self.out[before..]) => {
+                Some("a text holds a NUL character, which OVSDB does not know".to_owned())
+            }
+            Ok(()) => None,
+        };
+        if let Some(problem) = problem {
             self.out.truncate(before);
-            let error = TransactError::Encoding(error.to_string());
+            let error = TransactError::Encoding(problem);
             self.outputs.push(Output::Result(reply, Err(error)));
             return;
         }

@@ -181,6 +181,10 @@ impl Serialize for Atom {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::Int(i) => serializer.serialize_i64(*i),
+            // It would be printed as `null`.
+            Self::Real(r) if !r.is_finite() => Err(serde::ser::Error::custom(format_args!(
+                "real {r} is not finite"
+            ))),
             Self::Real(r) => serializer.serialize_f64(*r),
             Self::Bool(b) => serializer.serialize_bool(*b),
             Self::Str(s) => serializer.serialize_str(s),
