@@ -30,7 +30,6 @@ fn matching<T>(spec: &T, rules: &[Rule<T>]) -> Vec<&'static str> {
 // `enableLb: true`, `disableInterConnection` and `disableGatewayCheck` are what the Go implementation writes by itself
 // or permissions to do less; nothing is missing without them.
 const SUBNET: &[Rule<SubnetSpec>] = &[
-    ("vpc", |s| !s.vpc.is_empty() && s.vpc != keys::DEFAULT_VPC),
     ("provider", |s| {
         !s.provider.is_empty() && s.provider != keys::PROVIDER
     }),
@@ -80,8 +79,6 @@ impl Unsupported for SubnetSpec {
 }
 
 const VPC: &[Rule<VpcSpec>] = &[
-    ("defaultSubnet", |v| !v.default_subnet.is_empty()),
-    ("namespaces", |v| !v.namespaces.is_empty()),
     ("staticRoutes", |v| !v.static_routes.is_empty()),
     ("policyRoutes", |v| !v.policy_routes.is_empty()),
     ("vpcPeerings", |v| !v.vpc_peerings.is_empty()),
@@ -143,6 +140,6 @@ mod tests {
             vpc: "blue".into(),
             ..SubnetSpec::default()
         };
-        assert_eq!(unsupported(&spec), ["vpc", "vlan", "enableDHCP"]);
+        assert_eq!(unsupported(&spec), ["vlan", "enableDHCP"]);
     }
 }
