@@ -251,22 +251,28 @@ impl Owner {
         let mut tick = interval(Duration::from_secs(1));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
+            let first = tokio::select! {
                 () = stop.cancelled() => return,
-                Some(event) = events.recv() => {
-                    self.handle(event);
-                    // What is there already is taken along: a burst costs one look.
-                    while let Ok(event) = events.try_recv() {
-                        self.handle(event);
-                    }
-                }
+                Some(event) = events.recv() => Some(event),
                 Some(event) = ovs_events.recv() => {
                     self.replica(event);
-                    while let Some(event) = ovs_events.try_recv() {
-                        self.replica(event);
-                    }
+                    None
                 }
-                _ = tick.tick() => {}
+                _ = tick.tick() => None,
+            };
+            // The effects of a transaction are in the replica's queue before its result is in ours. Reading the replica
+            // first keeps that order: nobody plans on rows from before his own transaction.
+            let mut next = first;
+            loop {
+                while let Some(event) = ovs_events.try_recv() {
+                    self.replica(event);
+                }
+                // What is there already is taken along: a burst costs one look.
+                match next {
+                    Some(event) => self.handle(event),
+                    None => break,
+                }
+                next = events.try_recv().ok();
             }
             self.step();
         }
@@ -527,6 +533,8 @@ impl Owner {
             ops.extend(self.ovs.set_join_port(join));
         }
         if ops.is_empty() {
+            // Whatever went wrong before, the database is as it should be.
+            self.ovs_error = None;
             return;
         }
         self.ovs_busy = true;
