@@ -6,6 +6,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
@@ -14,6 +15,7 @@ use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::sethostname;
 
 use crate::lab::{Lab, Launch, Node, Place};
+use crate::process::Record;
 
 /// Folders of the machine that a node sees with its own changes on top.
 const LAYERED: [&str; 3] = ["/etc", "/opt", "/var/lib"];
@@ -65,10 +67,16 @@ fn start(
     place: Place<'_>,
     what: &[&str],
 ) -> Result<bool> {
-    if lab.record(component, node).is_some_and(|r| r.alive()) {
-        return Ok(false);
+    let finished = file(lab, component, node, "finished");
+    if let Some(record) = lab.record(component, node).filter(Record::alive) {
+        if finished.exists() {
+            return Ok(false);
+        }
+        // Whoever made it was interrupted before it was set up; there is nothing in it worth keeping.
+        record.stop(Duration::from_secs(1));
     }
-    let ready = ready_file(lab, component, node);
+    let _ = fs::remove_file(&finished);
+    let ready = file(lab, component, node, "ready");
     let _ = fs::remove_file(&ready);
     let program = std::env::current_exe().context("cannot find the path of this program")?;
     let program = program.to_string_lossy();
@@ -90,7 +98,7 @@ fn start(
         env: Vec::new(),
         watch_program: false,
     })?;
-    crate::command::wait_for("a namespace", std::time::Duration::from_secs(10), || {
+    crate::command::wait_for("a namespace", Duration::from_secs(10), || {
         // A holder that ended has said why.
         Ok(match lab.must_live(component, node) {
             Err(error) => Some(Err(error)),
@@ -100,10 +108,15 @@ fn start(
     Ok(true)
 }
 
-fn ready_file(lab: &Lab, component: &str, node: Option<&str>) -> PathBuf {
-    lab.dir
-        .join("proc")
-        .join(crate::process::key(component, node) + ".ready")
+/// Note that the namespace is set up: wired, with addresses. Only then it survives the next `up`.
+pub fn finished(lab: &Lab, component: &str, node: Option<&str>) -> Result<()> {
+    fs::write(file(lab, component, node, "finished"), "")
+        .context("cannot note that a namespace is set up")
+}
+
+fn file(lab: &Lab, component: &str, node: Option<&str>, what: &str) -> PathBuf {
+    let key = crate::process::key(component, node);
+    lab.dir.join("proc").join(format!("{key}.{what}"))
 }
 
 /// The body of a holder process (`kube-ovn-lab holder ...`): make the namespaces, say so, sleep until told to end.

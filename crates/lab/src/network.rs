@@ -37,6 +37,7 @@ pub fn base(lab: &Lab) -> Result<()> {
             &["net.bridge.bridge-nf-call-iptables=0"],
         )
         .ok();
+        crate::holder::finished(lab, FABRIC, None)?;
     }
     if crate::holder::net(lab, EXT)? {
         wire(lab, EXT, None, "eth0", "br-nodes", "ext-eth0")?;
@@ -46,7 +47,7 @@ pub fn base(lab: &Lab) -> Result<()> {
         if lab.spec.dual_stack {
             let _ = write!(
                 batch,
-                "-6 addr add {FAR6}/128 dev lo\n-6 addr add {OUTSIDE6}/64 dev eth0 nodad\n"
+                "addr add {FAR6}/128 dev lo\naddr add {OUTSIDE6}/64 dev eth0 nodad\n"
             );
         }
         ip(lab, Place::Net(EXT), &batch)?;
@@ -55,6 +56,7 @@ pub fn base(lab: &Lab) -> Result<()> {
             settings.push("net.ipv6.conf.all.forwarding=1");
         }
         sysctl(lab, Place::Net(EXT), &settings)?;
+        crate::holder::finished(lab, EXT, None)?;
     }
     Ok(())
 }
@@ -92,7 +94,7 @@ pub fn node(lab: &Lab, node: &Node) -> Result<bool> {
     if lab.spec.dual_stack {
         let _ = write!(
             batch,
-            "-6 addr add {}/64 dev eth0 nodad\n-6 route add default via {OUTSIDE6}\n",
+            "addr add {}/64 dev eth0 nodad\nroute add default via {OUTSIDE6}\n",
             node.address6()
         );
     }
@@ -107,6 +109,7 @@ pub fn node(lab: &Lab, node: &Node) -> Result<bool> {
         lab.command(place, "ethtool")?
             .args(["-K", "tun0", "tx", "off", "rx", "off"]),
     )?;
+    crate::holder::finished(lab, "node", Some(&node.name))?;
     Ok(true)
 }
 

@@ -137,6 +137,18 @@ pub fn memory(pid: i32) -> u64 {
         * 1024
 }
 
+/// Memory of a process in bytes, with pages that it shares with others divided among them: these add up.
+pub fn own_memory(pid: i32) -> u64 {
+    let Ok(rollup) = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")) else {
+        return memory(pid);
+    };
+    rollup
+        .lines()
+        .find_map(|line| line.strip_prefix("Pss:"))
+        .and_then(|rest| rest.split_ascii_whitespace().next()?.parse::<u64>().ok())
+        .map_or_else(|| memory(pid), |kib| kib * 1024)
+}
+
 /// All process ids of the machine.
 pub fn all() -> Vec<i32> {
     fs::read_dir("/proc")

@@ -28,7 +28,7 @@ pub struct Status {
     pub nodes: Vec<Row>,
     /// Kubernetes' pods.
     pub pods: Vec<Row>,
-    /// Resident memory of all processes, containers included, in bytes.
+    /// Memory of all processes, containers included, shared pages counted once, in bytes.
     pub memory: u64,
 }
 
@@ -173,7 +173,7 @@ pub fn total_memory(lab: &Lab) -> u64 {
     all.extend(crate::cgroup::processes(|name| {
         groups.iter().any(|g| g == name)
     }));
-    all.into_iter().map(process::memory).sum()
+    all.into_iter().map(process::own_memory).sum()
 }
 
 fn versions(lab: &Lab) -> Vec<(String, String)> {

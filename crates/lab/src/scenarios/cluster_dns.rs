@@ -23,7 +23,7 @@ fn run(stage: &Stage<'_>) -> Result<()> {
             ensure!(answer.contains("10.68.0.1"), "{transport} on {}: {answer:?}", node.name);
         }
         // By the search list of resolv.conf, as programs do.
-        let host = stage.exec(&pod, &["getent", "hosts", "kube-dns.kube-system"])?;
+        let host = stage.exec(&pod, &["getent", "ahosts", "kube-dns.kube-system"])?;
         ensure!(host.contains("10.68.0.10"), "getent on {}: {host:?}", node.name);
     }
     Ok(())

@@ -14,12 +14,21 @@ pub const SCENARIO: Scenario = Scenario {
     run,
 };
 
-const NAMESPACE: &str = "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: mtu\n  annotations:\n    \
-    ovn.kubernetes.io/logical_switch: mtu\n    ovn.kubernetes.io/cidr: 10.24.0.0/24\n    \
-    ovn.kubernetes.io/gateway: 10.24.0.1\n    ovn.kubernetes.io/gateway_nat: \"false\"\n";
+fn namespace(dual_stack: bool) -> String {
+    let (cidr, gateway) = if dual_stack {
+        ("10.24.0.0/24,fd00:10:24::/112", "10.24.0.1,fd00:10:24::1")
+    } else {
+        ("10.24.0.0/24", "10.24.0.1")
+    };
+    format!(
+        "apiVersion: v1\nkind: Namespace\nmetadata:\n  name: mtu\n  annotations:\n    \
+         ovn.kubernetes.io/logical_switch: mtu\n    ovn.kubernetes.io/cidr: \"{cidr}\"\n    \
+         ovn.kubernetes.io/gateway: \"{gateway}\"\n    ovn.kubernetes.io/gateway_nat: \"false\"\n"
+    )
+}
 
 fn run(stage: &Stage<'_>) -> Result<()> {
-    stage.apply(NAMESPACE)?;
+    stage.apply(&namespace(stage.lab.spec.dual_stack))?;
     let (first, second) = (stage.node(0)?, stage.node(1)?);
     let client = stage.busybox("mtu", "client", first)?;
     let across = stage.busybox("mtu", "across", second)?;

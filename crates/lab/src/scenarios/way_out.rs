@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use crate::lab::FAR;
+use crate::lab::{FAR, FAR6};
 use crate::scenario::{Scenario, Stage, any};
 
 pub const SCENARIO: Scenario = Scenario {
@@ -29,6 +29,15 @@ fn run(stage: &Stage<'_>) -> Result<()> {
             "the host outside sees {seen}; the pod's node is {}",
             node.name
         );
+        if stage.lab.spec.dual_stack {
+            stage.pings(&pod, FAR6.into())?;
+            let seen = stage.fetches(&pod, &format!("http://[{FAR6}]:8080/clientip"))?;
+            ensure!(
+                seen.starts_with(&format!("[{}]:", node.address6())),
+                "the host outside sees {seen}; the pod's node is {}",
+                node.address6()
+            );
+        }
     }
     let node = stage.node(stage.lab.nodes.len() - 1)?;
     let pod = stage.busybox("out-plain", "pod", node)?;
