@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use net::Family;
-use testkit::objects::{namespace, node, pod};
+use testkit::objects::{namespace, node, pod, subnet};
 
 use crate::network::Network;
 use crate::trace::{Checks, Expect, Packet};
@@ -426,4 +426,53 @@ fn a_node_that_goes_takes_nothing_with_it() {
     // It comes back under the same name.
     network.apply(nodes());
     assert_eq!(network.contents(), before);
+}
+
+/// OVN knows no `-` in the names of groups: `net-a` and `net.a` are one name to it, and so are `a` on `b.n1` and `a.b`
+/// on `n1`.
+#[test]
+fn names_that_ovn_cannot_tell_apart() {
+    let made = |name: &str, cidr: &str, namespace: &str| {
+        let subnet = subnet(name, cidr).namespace(namespace).nat();
+        serde_json::to_value(subnet.build()).unwrap()
+    };
+    let mut network = Network::start(
+        config(),
+        [
+            node("n1", "192.168.1.51").json(),
+            node("b.n1", "192.168.1.52").json(),
+            namespace("x").json(),
+            namespace("z").json(),
+            made("net-a", "10.21.0.0/24", "x"),
+            made("a", "10.23.0.0/24", "z"),
+            pod("x/p").on("n1").json(),
+            pod("z/p").on("b.n1").json(),
+        ],
+    );
+    let outside = ip("203.0.113.7");
+    let mut checks = Checks::on(&network);
+    let n1 = Expect::Rerouted(29000, "node-n1");
+    let bn1 = Expect::Rerouted(29000, "node-b.n1");
+    checks.packet(&Packet::echo("p.x", outside), &n1);
+    checks.packet(&Packet::echo("p.z", outside), &bn1);
+    checks.done();
+
+    // The others come later.
+    network.apply([
+        namespace("y").json(),
+        namespace("w").json(),
+        made("net.a", "10.22.0.0/24", "y"),
+        made("a.b", "10.24.0.0/24", "w"),
+        pod("y/p").on("n1").json(),
+        pod("w/p").on("n1").json(),
+    ]);
+    let mut checks = Checks::on(&network);
+    for pod in ["p.x", "p.y", "p.w"] {
+        checks.packet(&Packet::echo(pod, outside), &n1);
+    }
+    checks.packet(&Packet::echo("p.z", outside), &bn1);
+    checks.done();
+    let plan = network.restarted().plan();
+    assert!(plan.is_empty(), "{plan}");
+    network.assert_northd_is_content();
 }

@@ -385,3 +385,39 @@ impl<'a> Checks<'a> {
         assert!(self.held > 0, "nothing was checked");
     }
 }
+
+/// The checks themselves: each of these expectations is wrong in one way.
+#[test]
+fn checks_notice_what_is_wrong() {
+    let network = crate::cluster();
+    let (web, near, far) = ("web-1.default", "web-3.default", "nginx-2.test-ns");
+    let same = || Packet::echo(web, network.v4(near));
+    let other = || Packet::echo(web, network.v4(far));
+    let outside = || Packet::echo(web, "203.0.113.7".parse().unwrap());
+    let gateway = || Packet::echo(web, "10.16.0.1".parse().unwrap());
+    let group = || Packet::udp(web, "224.0.0.251".parse().unwrap(), 5353);
+    let late = || outside().ttl(1);
+    let own = "node-192.168.1.41";
+    for (packet, wrong) in [
+        (same(), Expect::Routed(near)),
+        (same(), Expect::Switched("web-2.default")),
+        (same(), Expect::Flooded),
+        (same(), Expect::Lost),
+        (other(), Expect::Switched(far)),
+        (other(), Expect::Rerouted(29000, far)),
+        (other(), Expect::Answered),
+        (outside(), Expect::Rerouted(29000, "node-node-2")),
+        (outside(), Expect::Rerouted(30000, own)),
+        (outside(), Expect::Routed(own)),
+        (gateway(), Expect::Lost),
+        (gateway(), Expect::Switched(web)),
+        (group(), Expect::Lost),
+        (group(), Expect::Switched(near)),
+        (late(), Expect::Rerouted(29000, own)),
+        (late(), Expect::Expired("10.17.0.1".parse().unwrap())),
+    ] {
+        let trace = network.trace(&packet);
+        let complaint = wrong.complaint(&packet, &trace, &network);
+        assert!(complaint.is_some(), "{packet:?} {wrong}:\n{}", trace.text);
+    }
+}
