@@ -21,6 +21,7 @@ mod layout;
 pub mod problem;
 mod query;
 pub mod record;
+mod shared;
 pub mod spec;
 mod world;
 
@@ -31,5 +32,6 @@ pub use input::{Accepted, Change, PortLease, PortName, PortOwner, Unit};
 pub use layout::{NamespaceState, SubnetState};
 pub use problem::{Kind, ObjectRef, Problem};
 pub use query::StaticRequest;
+pub use shared::Shared;
 pub use spec::{Effective, Role};
 pub use world::World;

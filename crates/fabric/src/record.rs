@@ -7,8 +7,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use net::Mac;
 use smol_str::SmolStr;
 
-use crate::Accepted;
-use crate::binding::Inputs;
+use crate::binding::{Inputs, live_fields};
+use crate::{Accepted, Shared};
 
 /// Annotation of a Subnet: the MAC of its router port, if it is not the one that follows from its name. A cluster that
 /// was adopted keeps the MACs that its pods have in their neighbour tables.
@@ -22,7 +22,9 @@ pub struct SubnetRecord {
     pub created: i64,
     pub deleting: bool,
     /// As the object has it.
-    pub spec: SubnetSpec,
+    pub spec: Shared<SubnetSpec>,
+    /// Somebody changed what a namespace may decide about: the controller writes the spec and its annotation together.
+    pub edited: bool,
     /// The namespace that it was made for ([`keys::SUBNET_FROM_NAMESPACE`]).
     pub mark: Option<SmolStr>,
     /// The last good spec, as its annotation has it.
@@ -40,17 +42,24 @@ impl SubnetRecord {
                 .as_ref()
                 .and_then(|annotations| annotations.get(key))
         };
+        let uid: SmolStr = meta.uid.as_deref().unwrap_or_default().into();
+        let accepted: Option<Accepted> =
+            annotation(Accepted::ANNOTATION).and_then(|text| serde_json::from_str(text).ok());
+        let accepted = accepted.filter(|accepted| accepted.uid == uid);
+        let edited = accepted
+            .as_ref()
+            .is_some_and(|accepted| live_fields(&accepted.spec) != live_fields(&subnet.spec));
         Self {
-            uid: meta.uid.as_deref().unwrap_or_default().into(),
+            uid,
             created: meta
                 .creation_timestamp
                 .as_ref()
                 .map_or(0, |time| time.0.as_second()),
             deleting: meta.deletion_timestamp.is_some(),
-            spec: subnet.spec.clone(),
+            spec: Shared::new(subnet.spec.clone()),
+            edited,
             mark: label(keys::SUBNET_FROM_NAMESPACE).map(SmolStr::new),
-            accepted: annotation(Accepted::ANNOTATION)
-                .and_then(|text| serde_json::from_str(text).ok()),
+            accepted,
             gateway_mac: annotation(GATEWAY_MAC).and_then(|text| text.parse().ok()),
         }
     }

@@ -9,7 +9,7 @@ use api::v1::{GatewayType, SubnetSpec};
 use net::{Cidr, DualStack, HasFamily, IpRange, parse_ip, parse_ranges};
 use smol_str::SmolStr;
 
-use crate::Config;
+use crate::{Config, Shared};
 
 /// IPv6 asks every link to carry packets of this size (RFC 8200, section 5).
 const IPV6_MINIMUM_MTU: u32 = 1280;
@@ -395,10 +395,10 @@ fn fill(
 /// A spec with what it means.
 #[derive(Clone, Debug)]
 pub(crate) struct Reading {
-    spec: SubnetSpec,
-    pub(crate) parsed: Result<Effective, Vec<String>>,
+    pub(crate) spec: Shared<SubnetSpec>,
+    pub(crate) parsed: Result<Shared<Effective>, Vec<String>>,
     /// The spec with defaults.
-    pub(crate) filled: SubnetSpec,
+    pub(crate) filled: Shared<SubnetSpec>,
 }
 
 /// Readings of before: most specs are what they were when one of them changes. It must be dropped with the settings.
@@ -422,23 +422,23 @@ impl Memo {
         slot: Slot,
         spec: &SubnetSpec,
         config: &Config,
-    ) -> &Reading {
+    ) -> Reading {
         let fresh = || {
             let parsed = resolve(name, spec, config);
             let filled = fill(name, spec, parsed.as_ref().ok(), config);
             Reading {
-                spec: spec.clone(),
-                parsed,
-                filled,
+                spec: Shared::new(spec.clone()),
+                parsed: parsed.map(Shared::new),
+                filled: Shared::new(filled),
             }
         };
         match self.0.entry((name.clone(), slot)) {
-            Entry::Vacant(place) => place.insert(fresh()),
+            Entry::Vacant(place) => place.insert(fresh()).clone(),
             Entry::Occupied(mut place) => {
-                if place.get().spec != *spec {
+                if *place.get().spec != *spec {
                     place.insert(fresh());
                 }
-                place.into_mut()
+                place.get().clone()
             }
         }
     }

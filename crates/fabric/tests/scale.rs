@@ -1,6 +1,7 @@
 //! A change costs what it alters, however large the cluster is.
 //!
-//! Times are printed and not asserted: `FABRIC_PODS=100000 cargo test --release -p fabric --test scale -- --nocapture`.
+//! Times are printed and not asserted:
+//! `FABRIC_PODS=100000 FABRIC_SUBNETS=1000 cargo test --release -p fabric --test scale -- --nocapture`.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "for tests alone")]
 
@@ -14,6 +15,10 @@ use net::{DualStack, Mac};
 use testkit::objects::{namespace, node, pod, subnet};
 
 const SUBNETS: usize = 20;
+
+fn size(variable: &str, unset: usize) -> usize {
+    std::env::var(variable).map_or(unset, |text| text.parse().unwrap())
+}
 
 fn v4(first: usize, rest: usize) -> DualStack<IpAddr> {
     let [_, b, c, d] = u32::try_from(rest).unwrap().to_be_bytes();
@@ -76,7 +81,7 @@ fn one_pod(p: usize, nodes: usize) -> [Change; 2] {
 
 #[test]
 fn a_change_costs_what_it_alters() {
-    let pods: usize = std::env::var("FABRIC_PODS").map_or(20_000, |text| text.parse().unwrap());
+    let pods = size("FABRIC_PODS", 20_000);
     let changes = cluster(pods);
 
     let start = Instant::now();
@@ -150,4 +155,30 @@ fn a_change_costs_what_it_alters() {
         dirty.len(),
         start.elapsed()
     );
+}
+
+/// Each Subnet settles before the next one comes, and alters only what has to do with it.
+#[test]
+fn subnets_come_one_by_one() {
+    let subnets = size("FABRIC_SUBNETS", 200);
+    let mut world = World::new(Config::default());
+    for n in 0..200 {
+        let view = namespace(&format!("ns-{n}")).view();
+        world.apply(Change::Namespace(view.name.clone(), Some(Box::new(view))));
+    }
+    let start = Instant::now();
+    let mut last = start.elapsed();
+    for s in 0..subnets {
+        let (name, space) = (format!("sub-{s}"), format!("ns-{}", s % 200));
+        let object =
+            subnet(&name, &format!("10.{}.{}.0/24", 128 + s / 250, s % 250)).namespace(&space);
+        let mut dirty = world.apply(Change::Subnet(name.into(), Some(Box::new(object.build()))));
+        dirty.extend(world.settle());
+        assert!(dirty.len() <= 6, "{dirty:?}");
+        if s % 100 == 99 {
+            println!("Subnets {} to {s}: {:?}", s - 99, start.elapsed() - last);
+            last = start.elapsed();
+        }
+    }
+    assert_eq!(world.subnets().count(), subnets);
 }

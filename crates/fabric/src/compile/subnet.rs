@@ -1,6 +1,6 @@
 //! Logical switches and their router ports.
 
-use api::v1::{Condition, ConditionStatus, condition_type, reason, unsupported};
+use api::v1::{Condition, ConditionStatus, SubnetSpec, condition_type, reason, unsupported};
 use ovn::matching::dst;
 use ovn::{Fragment, nb};
 use smol_str::{SmolStr, ToSmolStr};
@@ -32,7 +32,7 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
         ));
     }
     let spec = state.spec.as_ref().unwrap_or(&state.wanted);
-    let missing = unsupported(spec);
+    let missing = unsupported(&**spec);
     if !missing.is_empty() {
         compiled.problems.push(Problem::new(
             ObjectRef::cluster(Kind::Subnet, name.clone()),
@@ -48,7 +48,7 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
         .desired
         .push(KubeState::Subnet(Box::new(SubnetWrites {
             name: name.clone(),
-            spec: state.wanted.clone(),
+            spec: SubnetSpec::clone(&state.wanted),
             annotations,
             conditions: conditions(state, &missing),
             finalizer: !record.deleting || occupied,
@@ -110,7 +110,7 @@ fn rows(subnet: &Effective, world: &World) -> Fragment {
 fn accepted_text(state: &SubnetState, uid: &SmolStr) -> Option<String> {
     let accepted = Accepted {
         uid: uid.clone(),
-        spec: state.spec.clone()?,
+        spec: SubnetSpec::clone(state.spec.as_ref()?),
         namers: state.accepted_namers.clone(),
     };
     serde_json::to_string(&accepted).ok()

@@ -1,5 +1,6 @@
 //! A Subnet while its state is being worked out, and the settling of conflicts between them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use api::keys;
@@ -9,6 +10,7 @@ use smol_str::SmolStr;
 
 use super::claims::Claims;
 use super::{Inventory, SubnetState, subnet_ref};
+use crate::Shared;
 use crate::binding::{Inputs, live_fields};
 use crate::problem::{Problem, reason as ours};
 use crate::record::SubnetRecord;
@@ -20,10 +22,10 @@ pub(super) struct Draft {
     created: i64,
     deleting: bool,
     /// As the object has it.
-    written: SubnetSpec,
-    pub(super) wanted: SubnetSpec,
-    parsed: Result<Effective, Vec<String>>,
-    accepted: Option<(Effective, SubnetSpec)>,
+    written: Shared<SubnetSpec>,
+    pub(super) wanted: Shared<SubnetSpec>,
+    parsed: Result<Shared<Effective>, Vec<String>>,
+    accepted: Option<(Shared<Effective>, Shared<SubnetSpec>)>,
     namers: Vec<SmolStr>,
     past_namers: Vec<SmolStr>,
     owner: Option<SmolStr>,
@@ -32,7 +34,7 @@ pub(super) struct Draft {
     pub(super) namespaces: Vec<SmolStr>,
     problems: Vec<Problem>,
     refused: Option<Problem>,
-    pub(super) in_force: Option<(Effective, SubnetSpec)>,
+    pub(super) in_force: Option<(Shared<Effective>, Shared<SubnetSpec>)>,
 }
 
 impl Draft {
@@ -51,10 +53,11 @@ impl Draft {
             .or(record.accepted.as_ref())
             .filter(|accepted| accepted.uid == record.uid);
         let mut problems = Vec::new();
-        let mut spec = record.spec.clone();
+        let mut spec = Cow::Borrowed(&*record.spec);
         let mut owner = None;
         let mut errors = Vec::new();
         if let Some(mark) = &record.mark {
+            let spec = spec.to_mut();
             owner = namers
                 .iter()
                 .find(|namer| *namer == mark)
@@ -63,7 +66,7 @@ impl Draft {
             if let Some(owner) = &owner {
                 let inputs: &Inputs = &inventory.namespaces[owner].inputs;
                 errors = inputs
-                    .overlay(&mut spec, owner == mark)
+                    .overlay(spec, owner == mark)
                     .err()
                     .unwrap_or_default();
             }
@@ -81,12 +84,11 @@ impl Draft {
         }
         let (parsed, wanted) = if errors.is_empty() {
             let reading = memo.read(name, Slot::Wanted, &spec, config);
-            (reading.parsed.clone(), reading.filled.clone())
+            (reading.parsed, reading.filled)
         } else {
-            (Err(errors), spec.clone())
+            (Err(errors), record.spec.clone())
         };
-        if let (Some(owner), Some(past), true) = (&owner, past, parsed.is_ok())
-            && live_fields(&past.spec) == live_fields(&wanted)
+        if let (Some(owner), true) = (&owner, record.edited && parsed.is_ok())
             && live_fields(&record.spec) != live_fields(&wanted)
         {
             problems.push(Problem::new(
@@ -100,7 +102,7 @@ impl Draft {
         }
         let accepted = past.and_then(|past| {
             let reading = memo.read(name, Slot::Accepted, &past.spec, config);
-            Some((reading.parsed.clone().ok()?, past.spec.clone()))
+            Some((reading.parsed.ok()?, reading.spec))
         });
         Self {
             created: record.created,

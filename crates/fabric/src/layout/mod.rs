@@ -23,7 +23,7 @@ use smol_str::SmolStr;
 use crate::problem::{Kind, ObjectRef, Problem};
 use crate::record::{NamespaceRecord, SubnetRecord, VpcRecord};
 use crate::spec::{Effective, Memo};
-use crate::{Accepted, Config};
+use crate::{Accepted, Config, Shared};
 use claims::Claims;
 use draft::{Draft, grant};
 pub(crate) use names::Ambiguous;
@@ -33,11 +33,11 @@ use namespaces::namers;
 #[derive(Clone, Debug, PartialEq)]
 pub struct SubnetState {
     /// The values in force; `None` if there are none, and then the Subnet has no rows and no pods.
-    pub in_force: Option<Effective>,
+    pub in_force: Option<Shared<Effective>>,
     /// The spec that `in_force` was read from, as it will be accepted.
-    pub spec: Option<SubnetSpec>,
+    pub spec: Option<Shared<SubnetSpec>>,
     /// What the object's spec should be: defaults and the owner's values filled in, or as it is if it is not valid.
-    pub wanted: SubnetSpec,
+    pub wanted: Shared<SubnetSpec>,
     /// Why the object's own spec is not in force.
     pub refused: Option<Problem>,
     /// Other things that its owner, or the owner of another object, should know.

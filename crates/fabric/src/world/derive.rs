@@ -10,7 +10,8 @@ use crate::layout::{Inventory, Layout};
 use crate::spec::Effective;
 
 impl World {
-    pub(super) fn refresh(&mut self, dirty: &mut Dirty) {
+    /// Brings the layout up to date. Whether Subnets came out otherwise than before.
+    pub(super) fn refresh(&mut self, dirty: &mut Dirty) -> bool {
         let namespaces = std::mem::take(&mut self.stale_namespaces);
         if std::mem::take(&mut self.stale) {
             self.unsettled = true;
@@ -22,7 +23,9 @@ impl World {
             self.memo = memo;
             let old = std::mem::replace(&mut self.layout, new);
             self.compare(&old, dirty);
-        } else if !namespaces.is_empty() {
+            return old.subnets != self.layout.subnets;
+        }
+        if !namespaces.is_empty() {
             let mut layout = std::mem::take(&mut self.layout);
             {
                 let occupied = |subnet: &str| self.is_occupied(subnet);
@@ -33,6 +36,7 @@ impl World {
             }
             self.layout = layout;
         }
+        false
     }
 
     fn inventory<'a>(&'a self, occupied: &'a dyn Fn(&str) -> bool) -> Inventory<'a> {
@@ -56,11 +60,11 @@ impl World {
             let was = old
                 .subnets
                 .get(name)
-                .and_then(|state| state.in_force.as_ref());
+                .and_then(|state| state.in_force.as_deref());
             let is = new
                 .subnets
                 .get(name)
-                .and_then(|state| state.in_force.as_ref());
+                .and_then(|state| state.in_force.as_deref());
             if was != is {
                 self.subnet_moved(name, was, is, dirty);
             }

@@ -16,6 +16,7 @@ mod read;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use api::v1::SubnetSpec;
 use api::view::{NodeView, PodKey, PodView};
 use net::DualStack;
 use smol_str::SmolStr;
@@ -95,26 +96,33 @@ impl World {
         let mut dirty = Dirty::new();
         // A grant can set free what another one waits for; each round accepts at least one more, or ends.
         while std::mem::take(&mut self.unsettled) {
-            let mut changed = false;
+            let (mut changed, mut waited_for) = (false, !self.layout.ambiguous.subnets.is_empty());
             for (name, state) in &self.layout.subnets {
                 let (Some(record), Some(spec)) = (self.subnets.get(name), &state.spec) else {
+                    waited_for = true;
                     continue;
                 };
-                let accepted = Accepted {
-                    uid: record.uid.clone(),
-                    spec: spec.clone(),
-                    namers: state.accepted_namers.clone(),
-                };
-                if self.accepted.get(name) != Some(&accepted) {
+                waited_for |= state.refused.is_some();
+                let same = self.accepted.get(name).is_some_and(|accepted| {
+                    accepted.uid == record.uid
+                        && accepted.namers == state.accepted_namers
+                        && accepted.spec == **spec
+                });
+                if !same {
+                    let accepted = Accepted {
+                        uid: record.uid.clone(),
+                        spec: SubnetSpec::clone(spec),
+                        namers: state.accepted_namers.clone(),
+                    };
                     self.accepted.insert(name.clone(), accepted);
                     changed = true;
+                    waited_for |= state.marked;
                 }
             }
-            if changed {
-                let before = self.layout.clone();
+            // Where every wish is granted, what was accepted before decides nothing.
+            if changed && waited_for {
                 self.stale = true;
-                self.refresh(&mut dirty);
-                self.unsettled = self.layout != before;
+                self.unsettled = self.refresh(&mut dirty);
             }
         }
         dirty.into_iter().collect()

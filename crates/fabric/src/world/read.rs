@@ -63,7 +63,7 @@ impl World {
 
     /// The values of a Subnet that are in force.
     pub fn subnet(&self, name: &str) -> Option<&Effective> {
-        self.layout.subnets.get(name)?.in_force.as_ref()
+        self.layout.subnets.get(name)?.in_force.as_deref()
     }
 
     /// All Subnets in force, by name.
@@ -71,7 +71,7 @@ impl World {
         self.layout
             .subnets
             .values()
-            .filter_map(|state| state.in_force.as_ref())
+            .filter_map(|state| state.in_force.as_deref())
     }
 
     /// The Subnet as the object has it.
