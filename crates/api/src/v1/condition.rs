@@ -2,7 +2,7 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{is_default, number};
 
@@ -65,10 +65,18 @@ pub struct Condition {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
     /// When anything about it changed last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "time",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub last_update_time: Option<Time>,
     /// When `status` changed last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        deserialize_with = "time",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub last_transition_time: Option<Time>,
     /// The generation of the spec that it speaks of.
     #[serde(
@@ -77,6 +85,13 @@ pub struct Condition {
         skip_serializing_if = "is_default"
     )]
     pub observed_generation: i64,
+}
+
+/// Reads a time; what is none counts as absent. The definitions let any text pass, and one status that somebody edited
+/// must not make a whole list undecodable.
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
+    let text = Option::<String>::deserialize(deserializer)?;
+    Ok(text.and_then(|text| text.parse().ok()).map(Time))
 }
 
 impl Condition {
@@ -203,5 +218,20 @@ mod tests {
             serde_json::from_str(r#"{"type":"Ready","status":"Maybe","lastUpdateTime":null}"#)
                 .unwrap();
         assert_eq!(read.status, ConditionStatus::Unknown);
+    }
+
+    #[test]
+    fn a_time_that_is_none_is_no_error() {
+        let read = |time: &str| -> Condition {
+            serde_json::from_value(serde_json::json!({"type": "Ready", "lastTransitionTime": time}))
+                .unwrap()
+        };
+        for nonsense in ["", "yesterday", "2026-13-01T00:00:00Z"] {
+            assert_eq!(read(nonsense).last_transition_time, None, "{nonsense}");
+        }
+        let held = Some(at("2026-01-01T00:00:01Z"));
+        for text in ["2026-01-01T00:00:01Z", "2026-01-01T01:00:01+01:00"] {
+            assert_eq!(read(text).last_transition_time, held);
+        }
     }
 }
