@@ -152,11 +152,29 @@ impl Northd {
     }
 
     /// Keeps it from computing; `resume` lets it go on.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer.
     pub fn pause(&self) {
-        appctl(&self.control, &["pause"]);
+        self.command("pause");
     }
 
+    /// Lets it go on, with all that changed meanwhile: by itself, ovn-northd 23.03 often forgets what it saw while it was
+    /// paused.
+    ///
+    /// # Panics
+    ///
+    /// If it does not answer.
     pub fn resume(&self) {
-        appctl(&self.control, &["resume"]);
+        self.command("resume");
+        self.command("inc-engine/recompute");
+    }
+
+    fn command(&self, command: &str) {
+        assert!(
+            appctl(&self.control, &[command]).is_some(),
+            "ovn-northd does not take the command {command}"
+        );
     }
 }
