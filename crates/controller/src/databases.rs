@@ -79,6 +79,11 @@ pub fn outcome(result: &TransactResult) -> CommitOutcome {
             op: *index,
             error: error.to_string(),
         },
+        // No server could read it, now or later: it ends like one that was refused.
+        Err(error @ TransactError::Encoding(_)) => CommitOutcome::Refused {
+            op: None,
+            error: error.to_string(),
+        },
         Err(error) if error.is_unknown() => CommitOutcome::Unknown(error.to_string()),
         Err(error) => CommitOutcome::Retry(error.to_string()),
     }
