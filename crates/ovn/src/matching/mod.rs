@@ -4,7 +4,7 @@
 //! and leaves the flow out, so that **a rule fails open**. Here such a match cannot be built, and a user's own text is
 //! checked by [`Match::parse`] before it is written:
 //!
-//! * `inport` and `outport` can only be tested for equality, also under `!`;
+//! * ports, protocols and codes (`ip.proto`, `icmp6.type`, ...) can only be tested for equality, and not under `!`;
 //! * `&&` and `||` are never mixed without parentheses;
 //! * names of port groups and address sets follow OVN's rules for identifiers.
 //!
@@ -22,12 +22,14 @@
 //! ```
 
 mod parse;
+mod symbols;
 
 use std::fmt;
 use std::net::IpAddr;
 
 use net::{Cidr, Family, HasFamily, Mac};
 use smol_str::{SmolStr, format_smolstr};
+use symbols::{Symbol, symbol};
 
 /// A match expression that OVN understands.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -86,13 +88,15 @@ pub enum MatchError {
     )]
     Name { name: SmolStr },
     #[error(
-        "{field} may only be tested for equality: OVN drops such a rule when it is installed, and what it should close stays open"
+        "{field} may only be tested for equality and not under '!': OVN leaves such a rule out when it is installed, and what it should close stays open"
     )]
-    PortNotEqual { field: SmolStr },
+    NotEqual { field: SmolStr },
     #[error("at {at:?}: {reason}")]
     Syntax { at: SmolStr, reason: &'static str },
     #[error("unknown field {field:?}")]
     UnknownField { field: SmolStr },
+    #[error("{field} cannot be compared with {value}")]
+    Value { field: SmolStr, value: SmolStr },
 }
 
 impl Match {
@@ -152,10 +156,10 @@ impl Match {
         }
     }
 
-    /// It does not hold. Refused for a test of a port, which OVN does not allow under `!`.
+    /// It does not hold. Refused for tests of ports, protocols and codes, which OVN does not allow under `!`.
     pub fn negated(self) -> Result<Self, MatchError> {
-        if let Some(field) = self.0.port() {
-            return Err(MatchError::PortNotEqual { field });
+        if let Some(field) = self.0.nominal() {
+            return Err(MatchError::NotEqual { field });
         }
         Ok(Self(match self.0 {
             Expr::Constant(value) => Expr::Constant(!value),
@@ -166,22 +170,20 @@ impl Match {
 }
 
 impl Expr {
-    /// The first port field that this expression tests.
-    fn port(&self) -> Option<SmolStr> {
+    /// The first field that must not be under `!`.
+    fn nominal(&self) -> Option<SmolStr> {
         match self {
-            Self::Compare { field, .. } | Self::Range { field, .. } => {
-                is_port(field).then(|| field.clone())
+            Self::Bare(field) | Self::Compare { field, .. } | Self::Range { field, .. } => {
+                let name = field.split('[').next().unwrap_or_default();
+                symbol(name)
+                    .is_none_or(Symbol::is_nominal)
+                    .then(|| field.clone())
             }
-            Self::Not(inner) => inner.port(),
-            Self::All(terms) | Self::Any(terms) => terms.iter().find_map(Self::port),
-            Self::Constant(_) | Self::Bare(_) => None,
+            Self::Not(inner) => inner.nominal(),
+            Self::All(terms) | Self::Any(terms) => terms.iter().find_map(Self::nominal),
+            Self::Constant(_) => None,
         }
     }
-}
-
-/// Fields with names of ports as values. They are nominal: equal or not is all that can be asked.
-fn is_port(field: &str) -> bool {
-    matches!(field, "inport" | "outport")
 }
 
 impl From<Match> for SmolStr {
@@ -249,27 +251,68 @@ macro_rules! operand {
 
 operand!(u8, u16, u32, u64, IpAddr, Cidr, Mac);
 
-/// A field of the packet with a number or an address as value.
+/// A field with a code as value. There is no "is not": OVN has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Field {
+pub enum Code {
     ArpOp,
-    ArpSpa,
-    ArpTpa,
-    CtMark,
-    EthDst,
-    EthSrc,
     EthType,
     Icmp4Code,
     Icmp4Type,
     Icmp6Code,
     Icmp6Type,
+    IpDscp,
+    IpProto,
+    IpTtl,
+}
+
+impl Code {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ArpOp => "arp.op",
+            Self::EthType => "eth.type",
+            Self::Icmp4Code => "icmp4.code",
+            Self::Icmp4Type => "icmp4.type",
+            Self::Icmp6Code => "icmp6.code",
+            Self::Icmp6Type => "icmp6.type",
+            Self::IpDscp => "ip.dscp",
+            Self::IpProto => "ip.proto",
+            Self::IpTtl => "ip.ttl",
+        }
+    }
+
+    pub fn eq(self, value: impl Operand) -> Match {
+        compare(self.as_str(), Op::Eq, vec![value.operand()])
+    }
+
+    /// One of the values; of no values: never.
+    pub fn one_of(self, values: impl IntoIterator<Item = impl Operand>) -> Match {
+        match sorted(values) {
+            values if values.is_empty() => Match(Expr::Constant(false)),
+            values => compare(self.as_str(), Op::Eq, values),
+        }
+    }
+}
+
+fn compare(field: &'static str, op: Op, values: Vec<SmolStr>) -> Match {
+    Match(Expr::Compare {
+        field: SmolStr::new_static(field),
+        op,
+        values,
+    })
+}
+
+/// A field with a number or an address as value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Field {
+    ArpSpa,
+    ArpTpa,
+    CtMark,
+    EthDst,
+    EthSrc,
     Ip4Dst,
     Ip4Src,
     Ip6Dst,
     Ip6Src,
-    IpDscp,
-    IpProto,
-    IpTtl,
     NdTarget,
     PktMark,
     SctpDst,
@@ -284,24 +327,15 @@ pub enum Field {
 impl Field {
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::ArpOp => "arp.op",
             Self::ArpSpa => "arp.spa",
             Self::ArpTpa => "arp.tpa",
             Self::CtMark => "ct_mark",
             Self::EthDst => "eth.dst",
             Self::EthSrc => "eth.src",
-            Self::EthType => "eth.type",
-            Self::Icmp4Code => "icmp4.code",
-            Self::Icmp4Type => "icmp4.type",
-            Self::Icmp6Code => "icmp6.code",
-            Self::Icmp6Type => "icmp6.type",
             Self::Ip4Dst => "ip4.dst",
             Self::Ip4Src => "ip4.src",
             Self::Ip6Dst => "ip6.dst",
             Self::Ip6Src => "ip6.src",
-            Self::IpDscp => "ip.dscp",
-            Self::IpProto => "ip.proto",
-            Self::IpTtl => "ip.ttl",
             Self::NdTarget => "nd.target",
             Self::PktMark => "pkt.mark",
             Self::SctpDst => "sctp.dst",
@@ -361,11 +395,7 @@ impl Field {
     }
 
     fn compare(self, op: Op, values: Vec<SmolStr>) -> Match {
-        Match(Expr::Compare {
-            field: SmolStr::new_static(self.as_str()),
-            op,
-            values,
-        })
+        compare(self.as_str(), op, values)
     }
 }
 

@@ -5,83 +5,8 @@ use std::net::IpAddr;
 use net::{Cidr, Mac};
 use smol_str::SmolStr;
 
-use super::{Expr, MatchError, Op, identifier, is_port, quoted};
-
-/// Fields and predicates of ovn-sb(5); those that end with `*` stand for a family of names.
-const SYMBOLS: &[&str] = &[
-    "arp",
-    "arp.*",
-    "bfd.*",
-    "ct.*",
-    "ct_label",
-    "ct_label.*",
-    "ct_mark",
-    "ct_mark.*",
-    "ct_state",
-    "eth.bcast",
-    "eth.dst",
-    "eth.mcast",
-    "eth.mcastv6",
-    "eth.src",
-    "eth.type",
-    "flags.*",
-    "garp",
-    "garp_*",
-    "icmp",
-    "icmp4",
-    "icmp4.*",
-    "icmp6",
-    "icmp6.*",
-    "igmp",
-    "inport",
-    "ip",
-    "ip.dscp",
-    "ip.ecn",
-    "ip.first_frag",
-    "ip.frag",
-    "ip.is_frag",
-    "ip.later_frag",
-    "ip.proto",
-    "ip.ttl",
-    "ip4",
-    "ip4.bcast",
-    "ip4.dst",
-    "ip4.mcast",
-    "ip4.src",
-    "ip4.src_mcast",
-    "ip6",
-    "ip6.dst",
-    "ip6.label",
-    "ip6.mcast",
-    "ip6.src",
-    "mldv1",
-    "mldv2",
-    "nd",
-    "nd.*",
-    "nd_na",
-    "nd_na_rsp",
-    "nd_ns",
-    "nd_ns_mcast",
-    "nd_ra",
-    "nd_rs",
-    "outport",
-    "pkt.mark",
-    "rarp",
-    "rarp.*",
-    "reg*",
-    "sctp",
-    "sctp.*",
-    "tcp",
-    "tcp.*",
-    "udp",
-    "udp.*",
-    "vlan.pcp",
-    "vlan.present",
-    "vlan.tci",
-    "vlan.vid",
-    "xreg*",
-    "xxreg*",
-];
+use super::symbols::{Symbol, symbol};
+use super::{Expr, MatchError, Op, identifier, quoted};
 
 /// Deep enough for any rule, shallow enough for the stack.
 const MAX_DEPTH: usize = 64;
@@ -99,9 +24,17 @@ struct Parser<'a> {
     rest: &'a str,
 }
 
+/// A field, or some bits of one.
+struct Field {
+    name: SmolStr,
+    symbol: Symbol,
+    /// Bits of the values.
+    width: Option<u32>,
+}
+
 /// One side of a comparison.
 enum Side {
-    Field(SmolStr),
+    Field(Field),
     Values(Vec<SmolStr>),
 }
 
@@ -156,8 +89,8 @@ impl<'a> Parser<'a> {
                 return Err(self.error("too many negations"));
             }
             let inner = self.term(depth + 1)?;
-            return match inner.port() {
-                Some(field) => Err(MatchError::PortNotEqual { field }),
+            return match inner.nominal() {
+                Some(field) => Err(MatchError::NotEqual { field }),
                 None => Ok(Expr::Not(Box::new(inner))),
             };
         }
@@ -175,10 +108,8 @@ impl<'a> Parser<'a> {
         let left = self.side()?;
         let Some(op) = self.operator() else {
             return match left {
-                Side::Field(field) if is_port(&field) => {
-                    Err(self.error("a port has to be compared with a name"))
-                }
-                Side::Field(field) => Ok(Expr::Bare(field)),
+                Side::Field(field) if field.width == Some(1) => Ok(Expr::Bare(field.name)),
+                Side::Field(_) => Err(self.error("this field has to be compared with something")),
                 Side::Values(values) => match values.as_slice() {
                     [one] if one == "1" => Ok(Expr::Constant(true)),
                     [zero] if zero == "0" => Ok(Expr::Constant(false)),
@@ -209,49 +140,65 @@ impl<'a> Parser<'a> {
         &mut self,
         low: &[SmolStr],
         first: Op,
-        field: SmolStr,
+        field: Field,
         second: Op,
     ) -> Result<Expr, MatchError> {
         let high = self.side()?;
-        match (low, high) {
-            ([low], Side::Values(values)) if values.len() == 1 && !is_port(&field) => {
-                let high = values[0].clone();
-                if first == Op::Le && second == Op::Le {
-                    return Ok(Expr::Range {
-                        field,
-                        low: low.clone(),
-                        high,
-                    });
-                }
-                let part = |op, value: &SmolStr| Expr::Compare {
-                    field: field.clone(),
-                    op,
-                    values: vec![value.clone()],
-                };
-                Ok(Expr::All(vec![
-                    part(flipped(first), low),
-                    part(second, &high),
-                ]))
-            }
-            _ => Err(self.error("a range has one number at each end")),
-        }
+        let (Side::Values(high), [_]) = (high, low) else {
+            return Err(self.error("a range has one number at each end"));
+        };
+        let [low, high] = [low, &high].map(<[SmolStr]>::to_vec);
+        let name = field.name.clone();
+        let ends = (low.first().cloned(), high.first().cloned());
+        let below = Field {
+            name: field.name.clone(),
+            ..field
+        };
+        let low = self.compare(below, flipped(first), low)?;
+        let high = self.compare(field, second, high)?;
+        Ok(match ends {
+            (Some(low), Some(high)) if (first, second) == (Op::Le, Op::Le) => Expr::Range {
+                field: name,
+                low,
+                high,
+            },
+            _ => Expr::All(vec![low, high]),
+        })
     }
 
-    fn compare(&self, field: SmolStr, op: Op, values: Vec<SmolStr>) -> Result<Expr, MatchError> {
-        let names = |v: &SmolStr| v.starts_with('"') || v.starts_with('@');
-        if is_port(&field) {
-            if op != Op::Eq {
-                return Err(MatchError::PortNotEqual { field });
-            }
-            if !values.iter().all(names) {
-                return Err(self.error("a port is compared with a name in quotes or a @group"));
-            }
-        } else if values.iter().any(names) {
-            return Err(self.error("only inport and outport are compared with names"));
-        } else if !matches!(op, Op::Eq | Op::Ne) && values.len() != 1 {
-            return Err(self.error("only == and != take a set"));
+    fn compare(&self, field: Field, op: Op, values: Vec<SmolStr>) -> Result<Expr, MatchError> {
+        let order = !matches!(op, Op::Eq | Op::Ne);
+        if field.symbol.is_nominal() && op != Op::Eq {
+            return Err(MatchError::NotEqual { field: field.name });
         }
-        Ok(Expr::Compare { field, op, values })
+        if order && (field.symbol == Symbol::Flag || values.len() != 1) {
+            return Err(self.error("only numbers have an order"));
+        }
+        for value in &values {
+            let fits = match (value.chars().next(), field.symbol) {
+                (Some('"' | '@'), symbol) => symbol == Symbol::Port,
+                (Some('$'), Symbol::Address(_)) => !order,
+                (Some('$'), _) => false,
+                _ => match (bits(value), field.width) {
+                    // A protocol that is not is not expressed as 0.
+                    (Some(bits), Some(width)) => {
+                        bits <= width && (field.symbol != Symbol::Protocol || value == "1")
+                    }
+                    _ => false,
+                },
+            };
+            if !fits {
+                return Err(MatchError::Value {
+                    field: field.name,
+                    value: value.clone(),
+                });
+            }
+        }
+        Ok(Expr::Compare {
+            field: field.name,
+            op,
+            values,
+        })
     }
 
     fn operator(&mut self) -> Option<Op> {
@@ -305,34 +252,38 @@ impl<'a> Parser<'a> {
         &self.rest[..end]
     }
 
-    fn field(&mut self) -> Result<SmolStr, MatchError> {
+    fn field(&mut self) -> Result<Field, MatchError> {
         let name = self.word(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.'));
-        let known = SYMBOLS.iter().any(|symbol| match symbol.strip_suffix('*') {
-            Some(prefix) => name.len() > prefix.len() && name.starts_with(prefix),
-            None => *symbol == name,
-        });
-        if !known {
+        let Some(symbol) = symbol(name) else {
             return Err(MatchError::UnknownField { field: name.into() });
-        }
-        let mut field = name.to_owned();
+        };
+        let mut field = Field {
+            name: name.into(),
+            symbol,
+            width: symbol.width(),
+        };
         self.rest = self.rest[name.len()..].trim_start();
-        if self.rest.starts_with('[') {
-            let bits = self.word(|c| c != ']');
-            let inner = bits[1..].trim();
-            let number = |s: &str| s.trim().parse::<u16>().is_ok();
-            let good = match inner.split_once("..") {
-                Some((low, high)) => number(low) && number(high),
-                None => number(inner),
-            };
-            if !good || is_port(name) || !self.rest[bits.len()..].starts_with(']') {
-                return Err(self.error("bits are written [3] or [0..7]"));
-            }
-            field.push('[');
-            field.push_str(&inner.replace(' ', ""));
-            field.push(']');
-            self.rest = self.rest[bits.len() + 1..].trim_start();
+        if !self.eat("[") {
+            return Ok(field);
         }
-        Ok(field.into())
+        let end = self.rest.find(']').unwrap_or(0);
+        let (inner, rest) = self.rest.split_at(end);
+        let (low, high) = inner.split_once("..").unwrap_or((inner, inner));
+        let (low, high) = (low.trim().parse::<u32>(), high.trim().parse::<u32>());
+        match (low, high, symbol) {
+            (Ok(low), Ok(high), Symbol::Number(width) | Symbol::Address(width))
+                if low <= high && high < width =>
+            {
+                let bits = inner.replace(' ', "");
+                field.name = format!("{name}[{bits}]").into();
+                field.width = Some(high - low + 1);
+                // Some bits are a number, not an address.
+                field.symbol = Symbol::Number(high - low + 1);
+            }
+            _ => return Err(self.error("bits are written [3] or [0..7], of a number")),
+        }
+        self.rest = rest.trim_start_matches(']').trim_start();
+        Ok(field)
     }
 
     fn constant(&mut self) -> Result<SmolStr, MatchError> {
@@ -352,7 +303,7 @@ impl<'a> Parser<'a> {
             return Ok(name.into());
         }
         let word = self.word(|c| c.is_ascii_alphanumeric() || matches!(c, ':' | '.' | '/'));
-        if !is_constant(word) {
+        if bits(word).is_none() {
             return Err(self.error("expected an address, a number, a $set, a @group or a field"));
         }
         self.rest = self.rest[word.len()..].trim_start();
@@ -367,19 +318,43 @@ impl<'a> Parser<'a> {
     }
 }
 
-/// Whether OVN's lexer takes the word for an integer, an address or a MAC, each with an optional mask.
-fn is_constant(word: &str) -> bool {
+/// The bits that a constant needs: an integer, an address or a MAC, with or without a mask. `None` if OVN's lexer would
+/// not take the word for a constant.
+fn bits(word: &str) -> Option<u32> {
     let (value, mask) = match word.split_once('/') {
         Some((value, mask)) => (value, Some(mask)),
         None => (word, None),
     };
-    let number = |s: &str| {
-        s.parse::<u128>().is_ok()
-            || s.strip_prefix("0x")
-                .is_some_and(|hex| u128::from_str_radix(hex, 16).is_ok())
+    let needed = |number: u128| 128 - number.leading_zeros();
+    let plain = |text: &str| {
+        if let Ok(number) = text.parse::<u128>() {
+            return (!text.starts_with('+')).then(|| needed(number));
+        }
+        if let Some(hex) = text.strip_prefix("0x") {
+            let number = u128::from_str_radix(hex, 16).ok()?;
+            return (!hex.starts_with('+')).then(|| needed(number));
+        }
+        match text.parse::<IpAddr>() {
+            Ok(IpAddr::V4(address)) => return Some(needed(address.to_bits().into())),
+            Ok(IpAddr::V6(address)) => return Some(needed(address.to_bits())),
+            Err(_) => {}
+        }
+        let mac = text.parse::<Mac>().ok()?;
+        let number = mac.to_string().replace(':', "");
+        u128::from_str_radix(&number, 16).ok().map(needed)
     };
-    let plain = |s: &str| number(s) || s.parse::<IpAddr>().is_ok() || s.parse::<Mac>().is_ok();
-    plain(value) && mask.is_none_or(|m| plain(m) || word.parse::<Cidr>().is_ok())
+    match mask {
+        None => plain(value),
+        // A prefix length goes with an address alone.
+        Some(mask) => match (word.parse::<Cidr>(), plain(mask)) {
+            (Ok(cidr), _) => Some(match cidr.family() {
+                net::Family::V4 => 32,
+                net::Family::V6 => 128,
+            }),
+            (Err(_), Some(bits)) => Some(bits.max(plain(value)?)),
+            (Err(_), None) => None,
+        },
+    }
 }
 
 fn flipped(op: Op) -> Op {
