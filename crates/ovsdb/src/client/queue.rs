@@ -396,6 +396,28 @@ mod tests {
         assert_eq!(all[SLOW..], [lost("again"), ReplicaEvent::Synced]);
     }
 
+    #[test]
+    fn a_connection_with_an_outcome_is_not_folded() {
+        let (queue, mut events) = channel();
+        fill(&queue);
+        let tail = [
+            lost("first"),
+            change(1, 1, 2),
+            outcome(7),
+            change(1, 2, 3),
+            lost("again"),
+        ];
+        for event in &tail {
+            queue.push(event.clone());
+        }
+        assert_eq!(
+            drain(&mut events)[SLOW..],
+            tail,
+            "an outcome stays between the updates that it came between"
+        );
+        assert_eq!(queue.outcomes(), 0);
+    }
+
     #[tokio::test]
     async fn the_end_comes_after_the_last_event() {
         let (queue, mut events) = channel();
