@@ -101,6 +101,8 @@ pub mod reason {
     pub const PUT_BACK: &str = "NamespaceOwnsField";
     /// A Subnet is being deleted and waits for its addresses.
     pub const ADDRESSES_IN_USE: &str = "AddressesInUse";
+    /// Two objects would have a port of one name.
+    pub const NAME_TAKEN: &str = "PortNameTaken";
     /// Two nodes have one address.
     pub const DUPLICATE_ADDRESS: &str = "NodeAddressDuplicate";
     /// A Vpc that a Subnet names does not exist.

@@ -4,9 +4,9 @@ use std::net::IpAddr;
 
 use api::keys;
 use api::v1::reason;
-use api::view::{PodKey, PodView};
+use api::view::{NodeView, PodKey, PodView};
 use net::{DualStack, Family, HasFamily, Mac, parse_ip};
-use smol_str::{SmolStr, ToSmolStr};
+use smol_str::{SmolStr, ToSmolStr, format_smolstr};
 
 use crate::desired::Patch;
 use crate::problem::{ObjectRef, Problem, reason as ours};
@@ -24,9 +24,19 @@ pub struct StaticRequest {
 }
 
 impl World {
-    /// Whether the pod needs a port: it exists, is not on its node's network, has not ended, and has a node.
+    /// Whether the pod needs a port: it exists, is not on its node's network, has not ended, has a node, and no Node's
+    /// port has the name of its own.
     pub fn wants_port(&self, key: &PodKey) -> bool {
-        self.pod(key).is_some_and(pod_wants_port)
+        self.pod(key)
+            .is_some_and(|pod| !pod.host_network && pod.node.is_some() && pod.is_alive())
+            && self.shadowed_node(key).is_none()
+    }
+
+    /// The node whose port has the name of the pod's: `node-a` in the namespace `b`, and the Node `a.b`. The node has it;
+    /// whoever may make pods in a namespace must not keep a node out of the cluster.
+    fn shadowed_node(&self, key: &PodKey) -> Option<&NodeView> {
+        let rest = key.name.strip_prefix("node-")?;
+        self.node(&format_smolstr!("{rest}.{}", key.namespace))
     }
 
     /// The Subnets that a pod may take addresses from, in order of preference. Never empty.
@@ -37,6 +47,14 @@ impl World {
         let Some(pod) = self.pod(key) else {
             return Err(about(ours::NO_SUBNET, "the pod does not exist".to_owned()));
         };
+        if let Some(node) = self.shadowed_node(key) {
+            let message = format!(
+                "the pod's port would be called {:?} like that of node {}; give the pod another name",
+                key.port_name(),
+                node.name
+            );
+            return Err(about(ours::NAME_TAKEN, message));
+        }
         if let Some(name) = pod.annotation(keys::LOGICAL_SWITCH) {
             return self.annotated(pod, name).map(|subnet| vec![subnet]);
         }
@@ -137,11 +155,6 @@ impl World {
         );
         Some(patch)
     }
-}
-
-/// Whether a pod needs a port.
-pub(crate) fn pod_wants_port(pod: &PodView) -> bool {
-    !pod.host_network && pod.node.is_some() && pod.is_alive()
 }
 
 fn lease_annotations(lease: &PortLease, subnet: &Effective) -> Patch {

@@ -19,9 +19,9 @@ use testkit::objects::{namespace, node, pod, subnet, vpc};
 type Network = BTreeMap<Unit, Compiled>;
 
 /// A few names, so that histories meet themselves.
-const NAMES: &[&str] = &["a", "b", "c"];
-const NODES: &[&str] = &["n1", "n-3", "n.3", "a.n1"];
-const SWITCHES: &[&str] = &["sub-a", "sub.a", "ovn-default", "join", "sub", "node"];
+const NAMES: &[&str] = &["a", "b", "node-n"];
+const NODES: &[&str] = &["n1", "n-3", "n.3", "a.n1", "n.a", "ovn-cluster"];
+const SWITCHES: &[&str] = &["sub-a", "sub.a", "ovn-default", "join", "sub", "node", "a"];
 const CIDRS: &[&str] = &[
     "10.16.0.0/16",
     "10.17.0.0/24",
@@ -125,7 +125,7 @@ fn subnets() -> impl Strategy<Value = Change> {
             select(CIDRS),
             select(&["", "", "10.17.0.1", "10.99.0.1"][..]),
         ),
-        select(&["", "", "red", "ovn-cluster"][..]),
+        select(&["", "", "red", "red-sub", "ovn-cluster"][..]),
         select(&["", "", "net1.default"][..]),
         proptest::collection::vec(name(), 0..2),
         proptest::option::of(name()),
@@ -162,7 +162,7 @@ fn subnets() -> impl Strategy<Value = Change> {
 fn vpcs() -> impl Strategy<Value = Change> {
     let object = (select(SWITCHES), proptest::option::of(name()));
     (
-        select(&["red", "ovn-cluster"][..]),
+        select(&["red", "red-sub", "ovn-cluster"][..]),
         proptest::option::of(object),
     )
         .prop_map(|(name, object)| {

@@ -24,6 +24,10 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
         name: group.clone(),
         external_ids: ovn::map([("node", name.to_string()), ("np", format!("node/{name}"))]),
     });
+    if let Some(problem) = world.layout().blocked_nodes.get(name) {
+        compiled.problems.push(problem.clone());
+        return compiled;
+    }
     let (Some(lease), Some(join)) = (world.node_lease(name), world.join()) else {
         return compiled;
     };

@@ -8,7 +8,6 @@ use ovn::{Fragment, nb};
 use smol_str::{SmolStr, SmolStrBuilder};
 
 use super::{Compiled, names};
-use crate::query::pod_wants_port;
 use crate::{PortLease, PortOwner, World};
 
 pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
@@ -19,7 +18,7 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
     let PortOwner::Pod(key) = &lease.owner else {
         return compiled;
     };
-    let pod = world.pod(key).filter(|pod| pod_wants_port(pod));
+    let pod = world.pod(key).filter(|_| world.wants_port(key));
     let subnet = world.subnet(&lease.subnet).filter(|subnet| subnet.is_ovn());
     let (Some(pod), Some(subnet)) = (pod, subnet) else {
         return compiled;

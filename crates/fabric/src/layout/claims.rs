@@ -8,11 +8,35 @@ use net::Cidr;
 use smol_str::SmolStr;
 
 use crate::Config;
+use crate::compile::names::{router_port, switch_port};
 use crate::spec::Effective;
 
-/// Address blocks that are taken, by the world that they must be unique in. Blocks of one world never overlap.
+/// What Subnets have taken.
 #[derive(Default)]
-pub(super) struct Claims(BTreeMap<(SmolStr, IpAddr), (Cidr, SmolStr)>);
+pub(super) struct Claims {
+    /// Address blocks, by the world that they must be unique in. Blocks of one world never overlap.
+    blocks: BTreeMap<(SmolStr, IpAddr), (Cidr, SmolStr)>,
+    /// Names of ports between switch and router, which two pairs can share: `a-b` with `c`, and `a` with `b-c`.
+    ports: BTreeMap<(Side, SmolStr), SmolStr>,
+}
+
+/// Which end of the link between a switch and its router.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Side {
+    Router,
+    Switch,
+}
+
+/// Both ends of a Subnet's link; none if OVN has no part in it.
+fn ports(subnet: &Effective) -> impl Iterator<Item = (Side, SmolStr)> {
+    let names = subnet.is_ovn().then(|| {
+        [
+            (Side::Router, router_port(&subnet.vpc, &subnet.name)),
+            (Side::Switch, switch_port(&subnet.name, &subnet.vpc)),
+        ]
+    });
+    names.into_iter().flatten()
+}
 
 impl Claims {
     /// A block that overlaps one of the Subnet's, and whose it is.
@@ -21,7 +45,7 @@ impl Claims {
         subnet.cidrs.iter().find_map(|cidr| {
             let to = (world.clone(), cidr.last());
             // Disjoint blocks: only the last one that begins before our end can reach into us.
-            self.0
+            self.blocks
                 .range((world.clone(), cidr.first().family_floor())..=to)
                 .next_back()
                 .filter(|(_, (other, _))| other.overlaps(*cidr))
@@ -32,7 +56,7 @@ impl Claims {
     /// The block of the default VPC that holds the address, and whose it is.
     pub(super) fn holding(&self, address: IpAddr, config: &Config) -> Option<(Cidr, &SmolStr)> {
         let world = world(keys::PROVIDER, &config.cluster_router);
-        self.0
+        self.blocks
             .range((world.clone(), address.family_floor())..=(world, address))
             .next_back()
             .filter(|(_, (cidr, _))| cidr.contains(address))
@@ -42,8 +66,11 @@ impl Claims {
     pub(super) fn insert(&mut self, subnet: &Effective) {
         let world = world(&subnet.provider, &subnet.vpc);
         for cidr in subnet.cidrs {
-            self.0
+            self.blocks
                 .insert((world.clone(), cidr.first()), (cidr, subnet.name.clone()));
+        }
+        for port in ports(subnet) {
+            self.ports.insert(port, subnet.name.clone());
         }
     }
 
@@ -51,14 +78,29 @@ impl Claims {
         let world = world(&subnet.provider, &subnet.vpc);
         for cidr in subnet.cidrs {
             let key = (world.clone(), cidr.first());
-            if self
-                .0
-                .get(&key)
-                .is_some_and(|(_, owner)| *owner == subnet.name)
-            {
-                self.0.remove(&key);
+            let owner = self.blocks.get(&key).map(|(_, owner)| owner);
+            if owner == Some(&subnet.name) {
+                self.blocks.remove(&key);
             }
         }
+        for port in ports(subnet) {
+            if self.ports.get(&port) == Some(&subnet.name) {
+                self.ports.remove(&port);
+            }
+        }
+    }
+
+    /// A port that the Subnet would share with another one, and whose it is.
+    pub(super) fn sharing(&self, subnet: &Effective) -> Option<(SmolStr, &SmolStr)> {
+        ports(subnet).find_map(|port| {
+            let owner = self.ports.get(&port)?;
+            Some((port.1, owner))
+        })
+    }
+
+    /// Whether nothing of the Subnet's is taken.
+    pub(super) fn admit(&self, subnet: &Effective) -> bool {
+        self.overlapping(subnet).is_none() && self.sharing(subnet).is_none()
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use api::keys;
 use api::v1::{SubnetSpec, reason};
+use api::view::node_port_name;
 use net::{Cidr, DualStack};
 use smol_str::SmolStr;
 
@@ -12,7 +13,8 @@ use super::claims::Claims;
 use super::{Inventory, SubnetState, subnet_ref};
 use crate::Shared;
 use crate::binding::{Inputs, live_fields};
-use crate::problem::{Problem, reason as ours};
+use crate::compile::names::switch_port;
+use crate::problem::{ObjectRef, Problem, reason as ours};
 use crate::record::SubnetRecord;
 use crate::spec::{Effective, Memo, Slot, cluster_conflict};
 
@@ -180,7 +182,7 @@ pub(super) fn grant<'a>(
     let mut held = Claims::default();
     for name in &order {
         if let Some((effective, _)) = &drafts[*name].accepted
-            && held.overlapping(effective).is_none()
+            && held.admit(effective)
         {
             held.insert(effective);
         }
@@ -217,7 +219,7 @@ pub(super) fn grant<'a>(
                 draft
                     .accepted
                     .clone()
-                    .filter(|(effective, _)| granted.overlapping(effective).is_none())
+                    .filter(|(effective, _)| granted.admit(effective))
             }
         };
         if let Some((effective, spec)) = chosen.filter(|_| !gone) {
@@ -229,6 +231,24 @@ pub(super) fn grant<'a>(
         }
     }
     (granted, order)
+}
+
+/// Names of ports follow from names of objects, and OVN has one port of a name.
+fn taken(object: &ObjectRef, port: &str, owner: &str) -> Problem {
+    Problem::new(
+        object.clone(),
+        ours::NAME_TAKEN,
+        format!("its port would be called {port:?} like that of {owner}; give it another name"),
+    )
+}
+
+/// The node whose port in the join switch would be called as the Subnet's own port, if there were such a node.
+pub(super) fn node_of_switch_port(subnet: &Effective) -> Option<SmolStr> {
+    if !subnet.is_ovn() {
+        return None;
+    }
+    let port = switch_port(&subnet.name, &subnet.vpc);
+    port.strip_prefix("node-").map(SmolStr::new)
 }
 
 /// What stands against a spec that is valid by itself.
@@ -253,6 +273,21 @@ pub(super) fn conflict(
     };
     if let Some((other, owner)) = granted.overlapping(subnet).or(held.overlapping(subnet)) {
         return Some(overlap(other, owner));
+    }
+    if let Some((port, owner)) = granted.sharing(subnet).or(held.sharing(subnet)) {
+        return Some(taken(
+            &object,
+            &port,
+            &format!("Subnet {owner:?} in its VPC"),
+        ));
+    }
+    let node = node_of_switch_port(subnet).filter(|node| inventory.nodes.contains_key(node));
+    if let (Some(node), None) = (node.as_deref(), accepted) {
+        return Some(taken(
+            &object,
+            &node_port_name(node),
+            &format!("node {node}"),
+        ));
     }
     if subnet.is_ovn()
         && subnet.vpc != config.cluster_router

@@ -17,15 +17,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use api::v1::{SubnetSpec, reason};
+use api::view::node_port_name;
 use net::DualStack;
 use smol_str::SmolStr;
 
-use crate::problem::{Kind, ObjectRef, Problem};
+use crate::problem::{Kind, ObjectRef, Problem, reason as ours};
 use crate::record::{NamespaceRecord, SubnetRecord, VpcRecord};
 use crate::spec::{Effective, Memo};
 use crate::{Accepted, Config, Shared};
 use claims::Claims;
-use draft::{Draft, grant};
+use draft::{Draft, grant, node_of_switch_port};
 pub(crate) use names::Ambiguous;
 use namespaces::namers;
 
@@ -84,6 +85,8 @@ pub struct Layout {
     creations: BTreeMap<SmolStr, Vec<(SmolStr, SubnetSpec)>>,
     /// Whose names are taken.
     pub(crate) ambiguous: Ambiguous,
+    /// Nodes whose port has the name of a Subnet's port, and so cannot be made.
+    pub blocked_nodes: BTreeMap<SmolStr, Problem>,
     /// Nodes whose address lies in a Subnet in force.
     pub node_conflicts: BTreeMap<SmolStr, Problem>,
 }
@@ -124,6 +127,7 @@ impl Layout {
             layout.bind(name, &draft);
             layout.subnets.insert(name.clone(), draft.into_state());
         }
+        layout.find_blocked_nodes(inventory);
         layout.plan_creations(&namers, &mut claims, inventory);
         for name in inventory.namespaces.keys() {
             let state = layout.namespace(name, inventory);
@@ -155,6 +159,25 @@ impl Layout {
         }
         if !spec.namespace_selectors.is_empty() {
             self.selecting.push(name.clone());
+        }
+    }
+
+    fn find_blocked_nodes(&mut self, inventory: &Inventory<'_>) {
+        for (subnet, state) in &self.subnets {
+            let Some(node) = state.in_force.as_deref().and_then(node_of_switch_port) else {
+                continue;
+            };
+            if inventory.nodes.contains_key(&node) {
+                let problem = Problem::new(
+                    ObjectRef::cluster(Kind::Node, node.clone()),
+                    ours::NAME_TAKEN,
+                    format!(
+                        "the node's port would be called {:?} like that of Subnet {subnet:?}, which was there first; delete the Subnet or give the node another name",
+                        node_port_name(&node)
+                    ),
+                );
+                self.blocked_nodes.insert(node, problem);
+            }
         }
     }
 

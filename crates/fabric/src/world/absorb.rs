@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use api::view::{NodeView, PodKey, PodView};
+use api::view::{NodeView, PodKey, PodView, node_port_name};
 use smol_str::SmolStr;
 
 use super::{Dirty, World, gateway};
@@ -182,6 +182,14 @@ impl World {
         if appeared {
             // Memberships in the node's groups come and go with it.
             self.ports_on_node_are_dirty(&name, dirty);
+            // A pod whose port has the same name must give way, or may come back.
+            let port = node_port_name(&name);
+            let pod = port
+                .rsplit_once('.')
+                .map(|(pod, namespace)| PodKey::new(namespace, pod));
+            if pod.is_some_and(|pod| self.pods.contains_key(&pod)) {
+                dirty.insert(Unit::Port(port));
+            }
         }
         match node {
             Some(node) => self.nodes.insert(name, node),

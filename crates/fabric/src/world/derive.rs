@@ -79,6 +79,8 @@ impl World {
             self.node_is_dirty(node, dirty);
             self.ports_on_node_are_dirty(node, dirty);
         }
+        let blocked = differing(&old.blocked_nodes, &new.blocked_nodes);
+        dirty.extend(blocked.cloned().map(Unit::Node));
         let nodes = differing(&old.node_conflicts, &new.node_conflicts);
         dirty.extend(nodes.cloned().map(Unit::Node));
     }
