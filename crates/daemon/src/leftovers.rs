@@ -2,15 +2,20 @@
 //!
 //! OVS does not tell: a port whose device vanished keeps its number and shows no error. So the kernel is asked for the
 //! device and for the pod's namespace, and the API server's list says whether the pod exists.
+//!
+//! And the other way round: a running pod whose port OVS has lost (its database was wiped or restored) gets it back.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use node::linux::{self, KernelError, NetNs, Socket};
+use node::pod::Identity;
 use smol_str::SmolStr;
 use tracing::debug;
 
+/// How long a device must have been without a port before it gets one: it is none of an ADD or DEL under way then.
+pub const SETTLED: Duration = Duration::from_secs(2);
 /// How long a pod must have been unknown before a port that looks alive is taken for a leftover.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -24,16 +29,28 @@ pub struct Suspect {
     pub netns: Option<bool>,
 }
 
-/// Asks the kernel about each interface. If the kernel cannot be asked, nothing is suspect.
-pub fn look(interfaces: Vec<(SmolStr, Option<String>)>) -> Vec<Suspect> {
+/// A host end in the kernel, with the pod that its alias names.
+pub type Device = (SmolStr, Identity);
+
+/// What a look at the kernel found.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Found {
+    /// One for each interface that was asked about.
+    pub suspects: Vec<Suspect>,
+    /// All host ends of pods, whether OVS has them or not.
+    pub devices: Vec<Device>,
+}
+
+/// Asks the kernel about each interface. If the kernel cannot be asked, nothing is found.
+pub fn look(interfaces: Vec<(SmolStr, Option<String>)>) -> Found {
     let mut socket = match Socket::open() {
         Ok(socket) => socket,
         Err(error) => {
             debug!("{error}");
-            return Vec::new();
+            return Found::default();
         }
     };
-    interfaces
+    let suspects = interfaces
         .into_iter()
         .filter_map(|(name, netns)| {
             let device = linux::device_exists(&mut socket, &name).ok()?;
@@ -52,7 +69,11 @@ pub fn look(interfaces: Vec<(SmolStr, Option<String>)>) -> Vec<Suspect> {
                 netns,
             })
         })
-        .collect()
+        .collect();
+    Found {
+        suspects,
+        devices: linux::pod_devices(&mut socket).unwrap_or_default(),
+    }
 }
 
 /// Is the port a leftover? `known`: the API server has the pod on this node; `unknown_for`: how long it had not.

@@ -503,6 +503,42 @@ fn a_restarted_daemon_touches_nothing_that_runs_and_removes_what_went() {
 }
 
 #[test]
+fn ports_that_ovs_lost_are_put_back() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.node().await;
+        daemon
+            .pods(&[pod_view("a", 11, true), pod_view("b", 12, true)])
+            .await;
+        let (a, b) = (Sandbox::new("a", "aaaa"), Sandbox::new("b", "bbbb"));
+        for sandbox in [&a, &b] {
+            let install = async {
+                ovs.wait_for_port(&sandbox.host()).await;
+                ovs.install(&sandbox.host());
+            };
+            let (add, ()) = tokio::join!(daemon.call(PATH_ADD, sandbox.request()), install);
+            assert_eq!(add.0, 200, "{add:?}");
+        }
+        // The whole database is made anew.
+        ovs.ctl("--no-wait del-br br-int");
+        ovs.ctl("--no-wait add-br br-int");
+        until("both ports", || ovs.ports().len() == 2).await;
+        for sandbox in [&a, &b] {
+            let ids = ovs.ctl(&format!("get Interface {} external_ids", sandbox.host()));
+            assert!(
+                ids.contains(&format!("iface-id={}.ns", sandbox.pod)),
+                "{ids}"
+            );
+            assert!(ids.contains(&sandbox.path()), "{ids}");
+            assert_eq!(daemon.call(PATH_DEL, sandbox.request()).await.0, 204);
+        }
+        sleep(leftovers::SETTLED * 2).await;
+        assert!(ovs.ports().is_empty(), "what was detached stays so");
+    });
+}
+
+#[test]
 fn gc_keeps_what_the_runtime_names() {
     scenario(|| async {
         let ovs = Ovs::new();

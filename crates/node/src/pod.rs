@@ -149,6 +149,43 @@ pub struct PodRoute {
     pub gateway: IpAddr,
 }
 
+/// Whose interface a host end is, as written into its alias: the kernel then knows what OVS's database knows, and a port
+/// that was lost there can be put back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    pub namespace: SmolStr,
+    pub name: SmolStr,
+    pub netns: String,
+    /// `external_ids:ip`.
+    pub ip: SmolStr,
+}
+
+impl Identity {
+    /// `None` if it does not fit into an interface alias (255 bytes): such a pod has a very long name, and does without.
+    pub fn alias(&self) -> Option<String> {
+        let Self {
+            namespace,
+            name,
+            netns,
+            ip,
+        } = self;
+        let alias = format!("kube-ovn {namespace}/{name} {ip} {netns}");
+        (alias.len() <= 255 && !netns.contains(' ')).then_some(alias)
+    }
+
+    pub fn from_alias(alias: &str) -> Option<Self> {
+        let mut words = alias.strip_prefix("kube-ovn ")?.split(' ');
+        let (namespace, name) = words.next()?.split_once('/')?;
+        let identity = Self {
+            namespace: namespace.into(),
+            name: name.into(),
+            ip: words.next()?.into(),
+            netns: words.next()?.into(),
+        };
+        words.next().is_none().then_some(identity)
+    }
+}
+
 /// Everything the kernel must be told for one interface of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodNic {
@@ -276,6 +313,28 @@ mod tests {
             veth_names(id, "averyverylong1").0,
             veth_names(id, "averyverylong2").0
         );
+    }
+
+    #[test]
+    fn an_identity_survives_its_alias() {
+        let mut identity = Identity {
+            namespace: "ns".into(),
+            name: "a-0".into(),
+            netns: "/run/netns/cni-1234".into(),
+            ip: "10.16.0.11,fd00::b".into(),
+        };
+        let alias = identity.alias().unwrap();
+        assert_eq!(Identity::from_alias(&alias), Some(identity.clone()));
+        identity.name = "x".repeat(253).into();
+        assert_eq!(identity.alias(), None);
+        for other in [
+            "",
+            "uplink",
+            "kube-ovn a b c",
+            "kube-ovn ns/a ip netns more",
+        ] {
+            assert_eq!(Identity::from_alias(other), None, "{other}");
+        }
     }
 
     #[test]

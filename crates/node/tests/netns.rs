@@ -13,7 +13,7 @@ use node::linux::{self, Firewall, NetNs, Socket};
 use node::plan::{
     self, JoinPort, NodeConfig, NodeFacts, NodeInputs, NodePlan, SubnetFacts, TunnelNic,
 };
-use node::pod::{PodNetwork, PodNic};
+use node::pod::{Identity, PodNetwork, PodNic};
 use smol_str::SmolStr;
 
 fn need_root() {
@@ -73,6 +73,15 @@ fn pod_nic(ip: &str, mac: &str, id: &str) -> PodNic {
     PodNic::new(id, "eth0", &network, &[], true, 1400, true)
 }
 
+fn identity() -> Identity {
+    Identity {
+        namespace: "default".into(),
+        name: "a".into(),
+        netns: "/run/netns/a".into(),
+        ip: "10.16.0.11".into(),
+    }
+}
+
 #[test]
 fn a_pods_interface_from_nothing_to_nothing() {
     let node = node_ns();
@@ -87,7 +96,7 @@ fn a_pods_interface_from_nothing_to_nothing() {
     let mut host = node.run(Socket::open).unwrap().unwrap();
 
     let at = |step: &str| out(&pod, step);
-    node.run(|| linux::attach(&mut host, &pod, &nic))
+    node.run(|| linux::attach(&mut host, &pod, &nic, &identity()))
         .unwrap()
         .unwrap();
     assert!(at("ip -o link show eth0").contains("state DOWN"));
@@ -97,6 +106,10 @@ fn a_pods_interface_from_nothing_to_nothing() {
         "no address before set_up"
     );
     assert!(out(&node, "ip -o link show 0123456789ab_h").contains("mtu 1400"));
+    assert_eq!(
+        linux::pod_devices(&mut host).unwrap(),
+        [("0123456789ab_h".into(), identity())]
+    );
     assert!(
         at("ethtool -k eth0").contains("tx-checksumming: off"),
         "checksum offload must be off for the userspace datapath"
@@ -132,7 +145,7 @@ fn a_pods_interface_from_nothing_to_nothing() {
         error.to_string(),
         "eth0 does not have the address 10.16.0.11/16"
     );
-    node.run(|| linux::attach(&mut host, &pod, &nic))
+    node.run(|| linux::attach(&mut host, &pod, &nic, &identity()))
         .unwrap()
         .unwrap();
     linux::set_up(&pod, &nic).unwrap();
@@ -153,7 +166,7 @@ fn announcements_reach_the_other_end() {
         "0123456789abcdef",
     );
     let mut host = node.run(Socket::open).unwrap().unwrap();
-    node.run(|| linux::attach(&mut host, &pod, &nic))
+    node.run(|| linux::attach(&mut host, &pod, &nic, &identity()))
         .unwrap()
         .unwrap();
     out(

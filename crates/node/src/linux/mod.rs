@@ -26,7 +26,7 @@ pub use netns::NetNs;
 pub use nft::Firewall;
 pub use observe::{links, observe};
 pub use ping::ping;
-pub use pod::{attach, check, device_exists, remove_device, set_up};
+pub use pod::{attach, check, device_exists, pod_devices, remove_device, set_up};
 pub use route::LinkId;
 pub use sysctl::{read as read_sysctl, write as write_sysctl};
 

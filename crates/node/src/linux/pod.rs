@@ -9,18 +9,24 @@ use std::net::IpAddr;
 
 use net::Family;
 use nix::libc;
+use smol_str::SmolStr;
 
 use super::announce::announce;
 use super::netlink::{NetlinkError, Socket};
 use super::route::LinkChange;
 use super::{During, KernelError, NetNs, ethtool, sysctl};
 use crate::addr::IfAddr;
-use crate::pod::PodNic;
+use crate::pod::{Identity, PodNic};
 
 /// Makes the veth pair. A leftover of the same name (an earlier attempt for the same sandbox) is replaced.
 ///
 /// Afterwards the host end is up, and the pod's end has its name, MAC and MTU and is down.
-pub fn attach(host: &mut Socket, netns: &NetNs, nic: &PodNic) -> Result<(), KernelError> {
+pub fn attach(
+    host: &mut Socket,
+    netns: &NetNs,
+    nic: &PodNic,
+    identity: &Identity,
+) -> Result<(), KernelError> {
     remove_device(host, &nic.host)?;
     let what = || format!("creating veth {} for {}", nic.host, netns.path().display());
     let made = host.add_veth(
@@ -31,20 +37,27 @@ pub fn attach(host: &mut Socket, netns: &NetNs, nic: &PodNic) -> Result<(), Kern
         Some(nic.mac),
     );
     made.during(what)?;
-    finish_attach(host, netns, nic).inspect_err(|_| {
+    finish_attach(host, netns, nic, identity).inspect_err(|_| {
         let _ = remove_device(host, &nic.host);
     })
 }
 
-fn finish_attach(host: &mut Socket, netns: &NetNs, nic: &PodNic) -> Result<(), KernelError> {
+fn finish_attach(
+    host: &mut Socket,
+    netns: &NetNs,
+    nic: &PodNic,
+    identity: &Identity,
+) -> Result<(), KernelError> {
     let what = || format!("preparing {}", nic.host);
     let link = host
         .link(&nic.host)
         .during(what)?
         .ok_or_else(|| missing(&nic.host))?;
+    let alias = identity.alias();
     let change = LinkChange {
         tx_queue_len: Some(nic.tx_queue_len),
         up: Some(true),
+        alias: alias.as_deref(),
         ..LinkChange::default()
     };
     // The host end needs no address of its own; without this it would send router solicitations into OVN.
@@ -238,6 +251,15 @@ pub fn remove_device(socket: &mut Socket, name: &str) -> Result<(), KernelError>
         Err(e) if e.is_not_found() => Ok(()),
         other => other.during(what),
     }
+}
+
+/// Host ends that carry the identity of a pod.
+pub fn pod_devices(socket: &mut Socket) -> Result<Vec<(SmolStr, Identity)>, KernelError> {
+    let links = socket.links().during(|| "reading links".into())?;
+    Ok(links
+        .into_iter()
+        .filter_map(|link| Some((link.name, Identity::from_alias(&link.alias)?)))
+        .collect())
 }
 
 /// Is there a link of this name?

@@ -32,6 +32,7 @@ pub(crate) struct Link {
     pub up: bool,
     /// `IFF_LOWER_UP`: the other end is up as well.
     pub carrier: bool,
+    pub alias: String,
 }
 
 /// What to change on a link; `None` = leave.
@@ -68,6 +69,7 @@ fn read_link(message: &LinkMessage) -> Link {
         tx_queue_len: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        alias: String::new(),
     };
     for attribute in &message.attributes {
         match attribute {
@@ -77,6 +79,7 @@ fn read_link(message: &LinkMessage) -> Link {
             }
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::TxQueueLen(len) => link.tx_queue_len = *len,
+            LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
             _ => {}
         }
     }

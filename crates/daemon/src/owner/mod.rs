@@ -11,6 +11,12 @@
 //!
 //! Nothing here waits: whatever takes time is spawned or sent to a thread and comes back as an event.
 
+mod asks;
+mod event;
+mod sweep;
+
+pub use event::{Ask, Event, Plug, PodQuery, PodReady, Readiness, Watch};
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -19,16 +25,15 @@ use std::time::Duration;
 
 use api::view::{NodeView, PodKey, PodView};
 use net::DualStack;
-use node::ovs::{Interface, OvsView, PortSpec, Touched};
+use node::ovs::{OvsView, Touched};
 use node::plan::{
     Compiled, INTEGRATION_BRIDGE, JOIN_INTERFACE, LinkState, NodeConfig, NodeInputs, NodePlan,
     SubnetFacts, TunnelChoice, TunnelError, choose_tunnel, compile,
 };
-use node::pod::PodNetwork;
 use ovsdb::client::{Events as OvsEvents, Handle, ReplicaEvent};
 use smol_str::SmolStr;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -36,102 +41,17 @@ use crate::cluster::{Condition, NodeWriter};
 use crate::conflist::Conflist;
 use crate::gateway::Gateways;
 use crate::kernel::{Job, Report};
-use crate::leftovers::{self, Suspect};
+use crate::leftovers;
 use crate::views::node_facts;
 
+/// For one write to the Node.
+const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 /// Between looks at what others may have spoiled without the kernel telling.
 const AUDIT: Duration = Duration::from_secs(30);
 /// Between searches for leftovers when nothing hints at any.
 const SWEEP: Duration = Duration::from_mins(1);
 
-/// One change of a watched kind.
-#[derive(Debug)]
-pub enum Watch<T> {
-    Apply(T),
-    Delete(SmolStr, SmolStr),
-    /// The complete list, by which everything else is gone.
-    Replace(Vec<T>),
-}
-
-#[derive(Debug)]
-pub enum Event {
-    Pods(Watch<PodView>),
-    Nodes(Watch<NodeView>),
-    Subnets(Watch<SubnetFacts>),
-    /// Trouble with a watch, or `None` = it works again.
-    Api(&'static str, Option<String>),
-    Kernel(Report),
-    KernelChanged,
-    /// Whether every gateway of the join subnet answers; `Err` names one that does not.
-    Gateway(Result<(), String>),
-    Ask(Ask),
-    /// The plan's own OVSDB transaction has ended.
-    Committed(Result<(), String>),
-    /// The Node was patched, or could not be.
-    Patched(Result<(), String>),
-    /// What a look at the pods' devices and namespaces found.
-    Suspects(Vec<Suspect>),
-    LeftoversRemoved,
-}
-
-/// A pod that is ready to be plugged in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodReady {
-    pub uid: SmolStr,
-    pub network: PodNetwork,
-    pub mtu: u32,
-    pub tx_checksum_off: bool,
-}
-
-/// Which pod, and which part of its annotations.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PodQuery {
-    pub key: PodKey,
-    pub provider: String,
-    pub default_route: bool,
-}
-
-/// Requests of the CNI server. A reply whose receiver is gone is forgotten.
-#[derive(Debug)]
-pub enum Ask {
-    /// Answered once the pod is ready.
-    Pod(PodQuery, oneshot::Sender<PodReady>),
-    /// Answered at once; `Err` says what the pod waits for.
-    PodNow(PodQuery, oneshot::Sender<Result<PodReady, String>>),
-    /// The pod's uid as far as it is known; an event without it is not shown with the pod.
-    PodUid(PodKey, oneshot::Sender<SmolStr>),
-    /// Put a device into `br-int`.
-    Plug(Plug, oneshot::Sender<Result<(), String>>),
-    /// Answered once OVN has the port's flows in place, or OVS says that it cannot be.
-    Installed(SmolStr, oneshot::Sender<Result<(), String>>),
-    /// Take devices out of OVS; also fine if they are not in it.
-    Unplug(Vec<SmolStr>, oneshot::Sender<Result<(), String>>),
-    Interface(SmolStr, oneshot::Sender<Option<Interface>>),
-    /// Names of all host ends that are ours.
-    PodInterfaces(oneshot::Sender<Vec<SmolStr>>),
-    /// What STATUS reports: empty = pods can be attached.
-    Unready(oneshot::Sender<Vec<String>>),
-}
-
-/// A [`PortSpec`] that owns its name.
-#[derive(Debug, Clone)]
-pub struct Plug {
-    pub name: SmolStr,
-    pub iface_id: SmolStr,
-    pub pod: PodKey,
-    pub netns: String,
-    pub ip: SmolStr,
-}
-
-/// What others read: everything that is still missing, for `/readyz`.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Readiness {
-    pub waiting: Vec<String>,
-    /// Kernel operations since the start.
-    pub operations: u64,
-    pub pods: usize,
-}
-
+/// What the owner is given: its settings and its hands.
 pub struct Parts {
     pub config: NodeConfig,
     pub node_name: SmolStr,
@@ -145,6 +65,7 @@ pub struct Parts {
     pub busy: leftovers::Busy,
 }
 
+/// The state; see the module's diagram for who sends what.
 pub struct Owner {
     parts: Parts,
     /// Written by the watch of Nodes.
@@ -197,6 +118,8 @@ pub struct Owner {
     sweeping: bool,
     /// Since when an interface's pod has been unknown to the API server.
     orphans: BTreeMap<SmolStr, Instant>,
+    /// Since when a pod's device has had no port in OVS.
+    unplugged: BTreeMap<SmolStr, Instant>,
 }
 
 impl Owner {
@@ -238,6 +161,7 @@ impl Owner {
             sweep_due: now,
             sweeping: false,
             orphans: BTreeMap::new(),
+            unplugged: BTreeMap::new(),
         }
     }
 
@@ -292,7 +216,7 @@ impl Owner {
             Event::Kernel(report) => self.kernel(report),
             Event::KernelChanged => {
                 self.look = true;
-                self.sweep_due = self.sweep_due.min(Instant::now() + Duration::from_secs(1));
+                self.sweep_soon(Duration::from_secs(1));
             }
             Event::Gateway(result) => self.gateway = Some(result),
             Event::Ask(ask) => self.ask(ask),
@@ -312,7 +236,7 @@ impl Owner {
                     self.patch_retry = Instant::now() + Duration::from_secs(5);
                 }
             }
-            Event::Suspects(suspects) => self.suspects(&suspects),
+            Event::Found(found) => self.found(&found),
             Event::LeftoversRemoved => self.sweeping = false,
         }
     }
@@ -369,7 +293,7 @@ impl Owner {
             Watch::Delete(namespace, name) => {
                 self.pods.remove(&PodKey::new(namespace, name));
                 // The kubelet's DEL usually comes first; this is for the one that never does.
-                self.sweep_due = self.sweep_due.min(Instant::now() + Duration::from_secs(2));
+                self.sweep_soon(Duration::from_secs(2));
             }
             Watch::Replace(list) => {
                 self.pods = list.into_iter().map(|p| (p.key.clone(), p)).collect();
@@ -386,10 +310,11 @@ impl Owner {
                     let touched = self
                         .ovs
                         .apply(&delta.table, delta.uuid, delta.new.as_deref());
-                    if let Touched::Interface(name) = touched
-                        && name == JOIN_INTERFACE
-                    {
-                        self.look = true;
+                    if let Touched::Interface(name) = touched {
+                        self.look |= name == JOIN_INTERFACE;
+                        if delta.new.is_none() {
+                            self.sweep_soon(Duration::from_secs(1));
+                        }
                     }
                 }
                 self.stale |= self.datapath_known() != before;
@@ -600,7 +525,11 @@ impl Owner {
         self.patching = true;
         let (writer, events) = (self.parts.writer.clone(), self.parts.events.clone());
         tokio::spawn(async move {
-            let result = writer.write(chassis, condition).await;
+            let write = writer.write(chassis, condition);
+            let result = match timeout(WRITE_PATIENCE, write).await {
+                Ok(result) => result,
+                Err(_) => Err("the API server does not answer".into()),
+            };
             let _ = events.send(Event::Patched(result)).await;
         });
     }
@@ -668,219 +597,5 @@ impl Owner {
             }
         }
         waiting
-    }
-
-    // --- asks of the CNI server ---
-
-    fn ask(&mut self, ask: Ask) {
-        match ask {
-            Ask::Pod(query, reply) => self.pod_waiters.push((query, reply)),
-            Ask::PodNow(query, reply) => {
-                let _ = reply.send(self.pod_ready(&query));
-            }
-            Ask::PodUid(key, reply) => {
-                let uid = self.pods.get(&key).map(|pod| pod.uid.clone());
-                let _ = reply.send(uid.unwrap_or_default());
-            }
-            Ask::Plug(plug, reply) => self.plug(&plug, reply),
-            Ask::Installed(name, reply) => self.port_waiters.push((name, reply)),
-            Ask::Unplug(names, reply) => {
-                if self.ovs_problem.is_some() {
-                    self.unplug_later.extend(names);
-                    let _ = reply.send(Err("no connection to Open vSwitch's database".into()));
-                    return;
-                }
-                let ops = self.ovs.del_ports(names.iter().map(SmolStr::as_str));
-                self.commit(ops, reply);
-            }
-            Ask::Interface(name, reply) => {
-                let _ = reply.send(self.ovs.interface(&name).cloned());
-            }
-            Ask::PodInterfaces(reply) => {
-                let names = self.ovs.interfaces();
-                let _ = reply.send(
-                    names
-                        .filter(|i| i.pod().is_some())
-                        .map(|i| i.name.clone())
-                        .collect(),
-                );
-            }
-            Ask::Unready(reply) => {
-                let _ = reply.send(self.unready());
-            }
-        }
-    }
-
-    /// Is the pod ready to be plugged in? If not, what does it wait for?
-    fn pod_ready(&self, query: &PodQuery) -> Result<PodReady, String> {
-        if let Some(problem) = &self.ovs_problem {
-            return Err(format!(
-                "no connection to Open vSwitch's database: {problem}"
-            ));
-        }
-        if !self.ovs.has_integration_bridge() {
-            return Err(format!(
-                "bridge {INTEGRATION_BRIDGE} does not exist yet: is ovn-controller running?"
-            ));
-        }
-        let Some(pod) = self.pods.get(&query.key) else {
-            return Err(match self.api.get("pods") {
-                Some(problem) => format!("the API server is not reachable: {problem}"),
-                None => format!("the API server has no pod {} on this node", query.key),
-            });
-        };
-        if pod.deletion.is_some() {
-            return Err(format!("pod {} is being deleted", query.key));
-        }
-        let network =
-            PodNetwork::from_annotations(&pod.annotations, &query.provider, query.default_route)
-                .map_err(|e| e.to_string())?;
-        let of_subnet = self.subnets.get(&network.subnet).and_then(|s| s.mtu);
-        let Some(mtu) = of_subnet.or(self.compiled.pod_mtu) else {
-            return Err(self
-                .compiled
-                .waiting
-                .first()
-                .map_or("the node's tunnel interface".into(), |w| w.0.clone()));
-        };
-        Ok(PodReady {
-            uid: pod.uid.clone(),
-            network,
-            mtu,
-            tx_checksum_off: self.ovs.userspace_datapath(),
-        })
-    }
-
-    fn plug(&mut self, plug: &Plug, reply: oneshot::Sender<Result<(), String>>) {
-        if self.ovs_problem.is_some() || !self.ovs.has_integration_bridge() {
-            let _ = reply.send(Err("Open vSwitch is not ready".into()));
-            return;
-        }
-        self.unplug_later.remove(&plug.name);
-        let pod = node::ovs::PodPort {
-            namespace: &plug.pod.namespace,
-            name: &plug.pod.name,
-            netns: Some(&plug.netns),
-        };
-        let spec = PortSpec::pod(&plug.name, &plug.iface_id, pod, &plug.ip);
-        self.commit(self.ovs.add_port(&spec), reply);
-    }
-
-    fn commit(&self, ops: Vec<ovsdb::wire::Operation>, reply: oneshot::Sender<Result<(), String>>) {
-        if ops.is_empty() {
-            let _ = reply.send(Ok(()));
-            return;
-        }
-        let ovs = self.parts.ovs.clone();
-        tokio::spawn(async move {
-            let result = ovs.transact(ops).await;
-            let _ = reply.send(result.map(drop).map_err(|e| e.to_string()));
-        });
-    }
-
-    fn answer_waiters(&mut self) {
-        let waiters = std::mem::take(&mut self.pod_waiters);
-        for (query, reply) in waiters {
-            if reply.is_closed() {
-                continue;
-            }
-            match self.pod_ready(&query) {
-                Ok(ready) => {
-                    let _ = reply.send(ready);
-                }
-                Err(_) => self.pod_waiters.push((query, reply)),
-            }
-        }
-        let waiters = std::mem::take(&mut self.port_waiters);
-        for (name, reply) in waiters {
-            if reply.is_closed() {
-                continue;
-            }
-            match self.ovs.interface(&name) {
-                Some(i) if i.ovn_installed() => {
-                    let _ = reply.send(Ok(()));
-                }
-                Some(i) if i.ofport == Some(-1) && !i.error.is_empty() => {
-                    let _ = reply.send(Err(format!("ovs-vswitchd: {}", i.error)));
-                }
-                _ => self.port_waiters.push((name, reply)),
-            }
-        }
-    }
-
-    // --- leftovers ---
-
-    /// Looks (elsewhere) at the devices and namespaces of all pod interfaces. Not before pods and OVS are known
-    /// completely: nothing is deleted on half the knowledge.
-    fn sweep(&mut self, now: Instant) {
-        let known =
-            self.pods_listed && self.ovs_problem.is_none() && !self.api.contains_key("pods");
-        if self.sweeping || now < self.sweep_due || !known {
-            return;
-        }
-        self.sweep_due = now + SWEEP;
-        let interfaces: Vec<(SmolStr, Option<String>)> = self
-            .ovs
-            .interfaces()
-            .filter_map(|i| Some((i.name.clone(), i.pod()?.netns.map(str::to_owned))))
-            .collect();
-        if interfaces.is_empty() {
-            return;
-        }
-        self.sweeping = true;
-        let events = self.parts.events.clone();
-        tokio::task::spawn_blocking(move || {
-            let suspects = leftovers::look(interfaces);
-            let _ = events.blocking_send(Event::Suspects(suspects));
-        });
-    }
-
-    fn suspects(&mut self, suspects: &[Suspect]) {
-        let now = Instant::now();
-        let busy = self.parts.busy.names();
-        let mut remove = Vec::new();
-        let mut orphans = BTreeMap::new();
-        for suspect in suspects {
-            let Some(pod) = self.ovs.interface(&suspect.name).and_then(|i| {
-                let pod = i.pod()?;
-                Some(PodKey::new(pod.namespace, pod.name))
-            }) else {
-                continue;
-            };
-            if busy.contains(&suspect.name) {
-                continue;
-            }
-            let known = self.pods.contains_key(&pod);
-            let since = *self.orphans.get(&suspect.name).unwrap_or(&now);
-            if !known {
-                orphans.insert(suspect.name.clone(), since);
-            }
-            if let Some(why) = leftovers::judge(suspect, known, now.duration_since(since)) {
-                info!("removing {} of pod {pod}: {why}", suspect.name);
-                remove.push(suspect.name.clone());
-            }
-        }
-        if orphans.len() > remove.len() {
-            self.sweep_due = self.sweep_due.min(now + leftovers::PATIENCE / 4);
-        }
-        self.orphans = orphans;
-        if remove.is_empty() || self.ovs_problem.is_some() {
-            self.sweeping = false;
-            return;
-        }
-        let ops = self.ovs.del_ports(remove.iter().map(SmolStr::as_str));
-        let (ovs, events) = (self.parts.ovs.clone(), self.parts.events.clone());
-        tokio::spawn(async move {
-            if let Err(error) = ovs.transact(ops).await {
-                warn!("removing leftovers from Open vSwitch: {error}");
-            } else {
-                let names: BTreeSet<SmolStr> = remove.into_iter().collect();
-                let removed = tokio::task::spawn_blocking(move || leftovers::remove(&names)).await;
-                if let Ok(Err(error)) = removed {
-                    warn!("removing leftovers: {error}");
-                }
-            }
-            let _ = events.send(Event::LeftoversRemoved).await;
-        });
     }
 }
