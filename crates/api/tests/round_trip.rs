@@ -8,7 +8,7 @@
 
 use std::collections::BTreeMap;
 
-use api::v1::{Ip, IpSpec, Subnet, SubnetSpec, Vpc, VpcSpec};
+use api::v1::{Ip, IpSpec, Subnet, SubnetSpec, Vpc, VpcSpec, unsupported};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
@@ -98,6 +98,70 @@ fn objects_with_every_field_are_unchanged() {
         };
         assert_eq!(after, object);
     }
+}
+
+/// Fields that have their effect, or that do nothing when set alone.
+const SUPPORTED: &[&str] = &[
+    "Subnet default",
+    "Subnet vpc",
+    "Subnet protocol",
+    "Subnet namespaces",
+    "Subnet namespaceSelectors",
+    "Subnet cidrBlock",
+    "Subnet gateway",
+    "Subnet excludeIps",
+    // An unknown type is an invalid spec; `centralized` is what is not supported.
+    "Subnet gatewayType",
+    "Subnet natOutgoing",
+    "Subnet mtu",
+    "Subnet disableGatewayCheck",
+    "Subnet disableInterConnection",
+    "Subnet enableLb",
+    "Vpc defaultSubnet",
+    "Vpc namespaces",
+    "IP podName",
+    "IP namespace",
+    "IP subnet",
+    "IP nodeName",
+    "IP ipAddress",
+    "IP v4IpAddress",
+    "IP v6IpAddress",
+    "IP macAddress",
+    "IP containerID",
+    "IP podType",
+];
+
+#[test]
+fn every_field_of_a_spec_is_supported_or_named() {
+    let mut named = 0;
+    for line in include_str!("data/fields.txt").lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let [kind, path, leaf] = words[..] else {
+            continue;
+        };
+        let Some(path) = path.strip_prefix("spec.") else {
+            continue;
+        };
+        let field = path.split(['.', '[', '{']).next().unwrap();
+        let mut spec = json!({});
+        set(&mut spec, path, leaf);
+        if field == "bfdPort" {
+            spec["bfdPort"]["enabled"] = json!(true);
+        }
+        let found = match kind {
+            "Subnet" => unsupported(&serde_json::from_value::<SubnetSpec>(spec).unwrap()),
+            "IP" => unsupported(&serde_json::from_value::<IpSpec>(spec).unwrap()),
+            "Vpc" => unsupported(&serde_json::from_value::<VpcSpec>(spec).unwrap()),
+            other => panic!("{other}"),
+        };
+        if SUPPORTED.contains(&format!("{kind} {field}").as_str()) {
+            assert!(found.is_empty(), "{line}: {found:?}");
+        } else {
+            assert_eq!(found, [field], "{line}");
+            named += 1;
+        }
+    }
+    assert!(named > 30, "{named} fields");
 }
 
 #[test]
