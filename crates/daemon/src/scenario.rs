@@ -344,6 +344,20 @@ fn add_waits_for_annotations_then_for_ovn_then_brings_the_link_up() {
             assert_eq!(have.trim_matches('"'), value, "{key}");
         }
         assert_eq!(daemon.call(PATH_CHECK, sandbox.request()).await.0, 204);
+        // Once more for the same sandbox: the runtime had not got the answer.
+        let before = ovs.ctl(&format!("get Interface {host} _uuid"));
+        let install = async {
+            until("another port", || {
+                ovs.ports().contains(&host)
+                    && ovs.ctl(&format!("get Interface {host} _uuid")) != before
+            })
+            .await;
+            ovs.install(&host);
+        };
+        let (again, ()) = tokio::join!(daemon.call(PATH_ADD, sandbox.request()), install);
+        assert_eq!(again.0, 200, "{again:?}");
+        assert_eq!(daemon.call(PATH_CHECK, sandbox.request()).await.0, 204);
+
         sandbox.inside("ip link set eth0 down");
         let (status, answer) = daemon.call(PATH_CHECK, sandbox.request()).await;
         assert_eq!((status, &answer["error"]), (500, &json!("eth0 is down")));

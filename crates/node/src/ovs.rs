@@ -296,9 +296,7 @@ impl OvsView {
         if let Some(interface) = self.interface(JOIN_INTERFACE) {
             if !self.on_integration_bridge(JOIN_INTERFACE) {
                 // On another bridge: an operator's doing; take it back.
-                let mut ops = self.del_ports([JOIN_INTERFACE]);
-                ops.extend(self.add_port(&PortSpec::join(plan, &ids)));
-                return ops;
+                return self.add_port(&PortSpec::join(plan, &ids));
             }
             let same = ids
                 .iter()
