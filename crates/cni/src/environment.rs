@@ -23,7 +23,11 @@ impl Environment {
     /// Reads the variables through `get`.
     pub fn read(needs: Needs, get: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let value = |name: &str| get(name).unwrap_or_default();
-        let (pod_name, pod_namespace) = pod(&value("CNI_ARGS"))?;
+        let (pod_name, pod_namespace) = match pod(&value("CNI_ARGS")) {
+            Err(error) if needs.pod => return Err(error),
+            // Who takes an interface away does not stop at arguments that it can do without.
+            pod => pod.unwrap_or_default(),
+        };
         let environment = Self {
             container_id: value("CNI_CONTAINERID"),
             netns: value("CNI_NETNS"),

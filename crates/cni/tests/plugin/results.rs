@@ -186,10 +186,16 @@ fn del_says_enough_to_find_what_is_left() {
         ("web-0", "c0ffee", "eth0")
     );
     // Again, and when namespace and pod are unknown: as often as the runtime likes.
-    let output = run_with("DEL", &config, &[("CNI_NETNS", ""), ("CNI_ARGS", "")]);
-    assert!(output.success, "{output:?}");
-    let request: Request = daemon.saw(cni::PATH_DEL);
-    assert_eq!((&*request.net_ns, &*request.container_id), ("", "c0ffee"));
+    for arguments in ["", "nonsense"] {
+        let output = run_with(
+            "DEL",
+            &config,
+            &[("CNI_NETNS", ""), ("CNI_ARGS", arguments)],
+        );
+        assert!(output.success, "{output:?}");
+        let request: Request = daemon.saw(cni::PATH_DEL);
+        assert_eq!((&*request.net_ns, &*request.container_id), ("", "c0ffee"));
+    }
 }
 
 #[test]
