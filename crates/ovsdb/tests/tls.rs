@@ -144,8 +144,7 @@ async fn renewed_certificates_are_read_at_the_next_connect() {
         ..tls.clone()
     };
     let mut f = Follower::start(config(&server, missing));
-    tokio::time::sleep(Duration::from_millis(300)).await;
-    let status = f.handle.status().to_string();
+    let status = f.problem().await.to_string();
     assert!(status.contains("not-yet.pem"), "{status}");
     fs::copy(&tls.certificate, authority.path("not-yet.pem")).unwrap();
     f.until(|f| f.synced).await;

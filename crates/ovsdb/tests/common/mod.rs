@@ -11,7 +11,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use ovsdb::client::{
-    Client, ClientConfig, Connected, Events, Handle, Remote, ReplicaEvent, TableSelection,
+    Client, ClientConfig, Connected, Events, Handle, Remote, ReplicaEvent, Status, TableSelection,
 };
 use ovsdb::wire::{Condition, Datum, Mutation, Mutator, Operation, Row};
 use ovsdb::{Replica, TransactError, TransactResult};
@@ -95,6 +95,13 @@ impl Follower {
         let mut follower = Self::start(config);
         follower.until(|f| f.synced).await;
         follower
+    }
+
+    /// Waits until the client says what is wrong.
+    pub async fn problem(&self) -> Status {
+        let mut watch = self.handle.watch();
+        let status = timeout(PATIENCE, watch.wait_for(|s| s.problem.is_some())).await;
+        status.expect("a problem").expect("a client").clone()
     }
 
     pub fn take(&mut self, event: &ReplicaEvent) {
