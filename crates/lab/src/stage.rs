@@ -78,9 +78,38 @@ impl<'a> Stage<'a> {
 
     /// Apply a manifest; its objects are deleted when the scenario ends.
     pub fn apply(&self, manifest: &str) -> Result<()> {
+        if manifest.contains("kind: Namespace") || manifest.contains("kind: Subnet") {
+            self.not_going(manifest)?;
+        }
         self.made.borrow_mut().push(manifest.to_owned());
         kubernetes::apply(self.lab, manifest)?;
         Ok(())
+    }
+
+    /// Wait until objects of the same names that an earlier run deleted are gone: `apply` would take them for ours.
+    fn not_going(&self, manifest: &str) -> Result<()> {
+        self.eventually(
+            "objects of an earlier run to go",
+            Duration::from_mins(1),
+            || {
+                let there = crate::command::capture_with_input(
+                    self.lab.kubectl()?.args([
+                        "get",
+                        "--ignore-not-found",
+                        "-f",
+                        "-",
+                        "-o",
+                        "json",
+                    ]),
+                    manifest,
+                )?;
+                ensure!(
+                    !there.contains("\"deletionTimestamp\""),
+                    "they are on their way out"
+                );
+                Ok(())
+            },
+        )
     }
 
     /// Delete the objects of a manifest now and wait until they are gone.
@@ -336,16 +365,16 @@ impl<'a> Stage<'a> {
         Ok(format!("{FAR}:8080"))
     }
 
-    /// Ping all the time while something else happens; returns how many of how many were answered.
+    /// Ping all the time while something else happens, and say how that went.
     pub fn pings_during<T>(
         &self,
         from: &Pod,
         to: IpAddr,
         work: impl FnOnce() -> Result<T>,
-    ) -> Result<(T, u64, u64)> {
-        let mut child = self
+    ) -> Result<(T, Pings)> {
+        let child = self
             .in_pod(from, "ping")?
-            .args(["-q", "-i", "0.05", "-W", "2"])
+            .args(["-D", "-O", "-i", "0.05", "-W", "2"])
             .arg(to.to_string())
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::null())
@@ -357,13 +386,11 @@ impl<'a> Stage<'a> {
         let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
         // ping prints its summary on SIGINT.
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT);
-        let mut text = String::new();
-        if let Some(mut out) = child.stdout.take() {
-            std::io::Read::read_to_string(&mut out, &mut text)?;
-        }
-        child.wait()?;
-        let (sent, received) = summary(&text).with_context(|| format!("ping said {text:?}"))?;
-        Ok((done?, sent, received))
+        let output = child.wait_with_output()?;
+        let done = done?;
+        let text = String::from_utf8_lossy(&output.stdout);
+        let pings = Pings::read(&text).with_context(|| format!("ping said {text:?}"))?;
+        Ok((done, pings))
     }
 
     /// Send this many bytes over TCP from one pod to another. Small packets also pass with a wrong MTU or a wrong
@@ -432,15 +459,60 @@ impl<'a> Stage<'a> {
     }
 }
 
-/// `N packets transmitted, M received` of ping's last words.
-fn summary(text: &str) -> Option<(u64, u64)> {
-    let line = text
-        .lines()
-        .find(|line| line.contains("packets transmitted"))?;
-    let mut numbers = line
-        .split(|c: char| !c.is_ascii_digit())
-        .filter_map(|word| word.parse().ok());
-    Some((numbers.next()?, numbers.next()?))
+/// How a long series of pings went.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Pings {
+    /// Echo requests.
+    pub sent: u64,
+    /// Answers.
+    pub received: u64,
+    /// The longest time without an answer, in seconds.
+    pub gap: f64,
+    /// When that began, in seconds after the first answer.
+    pub at: f64,
+}
+
+impl Pings {
+    /// From the output of `ping -D -O`.
+    fn read(text: &str) -> Option<Self> {
+        let line = text
+            .lines()
+            .find(|line| line.contains("packets transmitted"))?;
+        let mut numbers = line
+            .split(|c: char| !c.is_ascii_digit())
+            .filter_map(|word| word.parse().ok());
+        let (sent, received) = (numbers.next()?, numbers.next()?);
+        let answers: Vec<f64> = text
+            .lines()
+            .filter(|line| line.contains(" bytes from "))
+            .filter_map(|line| line.strip_prefix('[')?.split(']').next()?.parse().ok())
+            .collect();
+        let (mut gap, mut at) = (0.0, 0.0);
+        for pair in answers.windows(2) {
+            if pair[1] - pair[0] > gap {
+                (gap, at) = (pair[1] - pair[0], pair[0] - answers[0]);
+            }
+        }
+        Some(Self {
+            sent,
+            received,
+            gap,
+            at,
+        })
+    }
+
+    /// Fails if one was lost.
+    pub fn all_answered(&self, whose: &str) -> Result<()> {
+        ensure!(
+            self.received == self.sent,
+            "{} of {} pings {whose} were lost; the longest gap lasted {:.1} s and began {:.1} s after the first answer",
+            self.sent - self.received,
+            self.sent,
+            self.gap,
+            self.at
+        );
+        Ok(())
+    }
 }
 
 /// A pod of one container that ends at once when told to.
@@ -453,11 +525,12 @@ pub fn pod_manifest(namespace: &str, name: &str, node: &str, image: &str, comman
 }
 
 fn ready(pod: &Value) -> bool {
-    pod["status"]["conditions"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .any(|c| c["type"] == "Ready" && c["status"] == "True")
+    pod["metadata"]["deletionTimestamp"].is_null()
+        && pod["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .any(|c| c["type"] == "Ready" && c["status"] == "True")
 }
 
 fn read_pod(pod: &Value) -> Pod {
@@ -513,8 +586,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_last_words_of_ping_are_read() {
-        let text = "--- 10.0.0.1 ping statistics ---\n40 packets transmitted, 38 received, 5% packet loss, time 2s\n";
-        assert_eq!(summary(text), Some((40, 38)));
+    fn the_words_of_ping_are_read() {
+        let text = "PING 10.0.0.1 (10.0.0.1) 56(84) bytes of data.\n\
+            [100.000] 64 bytes from 10.0.0.1: icmp_seq=1 ttl=64 time=0.1 ms\n\
+            [100.050] 64 bytes from 10.0.0.1: icmp_seq=2 ttl=64 time=0.1 ms\n\
+            [100.100] no answer yet for icmp_seq=3\n\
+            [100.550] 64 bytes from 10.0.0.1: icmp_seq=12 ttl=64 time=0.1 ms\n\n\
+            --- 10.0.0.1 ping statistics ---\n\
+            12 packets transmitted, 3 received, 75% packet loss, time 550ms\n";
+        let pings = Pings::read(text).unwrap();
+        assert_eq!((pings.sent, pings.received), (12, 3));
+        assert!(
+            (pings.gap - 0.5).abs() < 1e-6 && (pings.at - 0.05).abs() < 1e-6,
+            "{pings:?}"
+        );
+        assert!(pings.all_answered("here").is_err());
     }
 }

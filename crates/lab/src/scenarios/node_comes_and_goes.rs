@@ -21,7 +21,7 @@ fn run(stage: &Stage<'_>) -> Result<()> {
     let second = stage.busybox("comes-and-goes", "second", stage.node(1)?)?;
     let number = stage.lab.nodes.iter().map(|n| n.number).max().unwrap_or(0) + 1;
     let mut lab = Lab::open(&stage.lab.name)?;
-    let (told, sent, received) = stage.pings_during(&first, second.address()?, || {
+    let ((), pings) = stage.pings_during(&first, second.address()?, || {
         let mut old = String::new();
         for generation in 0..2 {
             let system_id = come(stage, &mut lab, number, generation, &first)?;
@@ -48,9 +48,8 @@ fn run(stage: &Stage<'_>) -> Result<()> {
             let _ = down::remove_node(&mut lab, &node.name);
         }
     })?;
-    let () = told;
-    ensure!(received == sent, "{} of {sent} pings between the other nodes were lost", sent - received);
-    stage.note(format!("{sent} pings between the other nodes, none lost"));
+    pings.all_answered("between the other nodes")?;
+    stage.note(format!("{} pings between the other nodes, none lost", pings.sent));
     Ok(())
 }
 
