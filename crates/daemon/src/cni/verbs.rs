@@ -8,6 +8,7 @@ use node::linux::{self, NetNs, Socket};
 use node::pod::{ExtraRoute, Identity, PodNic, veth_names};
 use smol_str::SmolStr;
 use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{Cni, Failed};
@@ -89,6 +90,17 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
+/// A wait that a DEL may end. The steps between are never cut short: what they began could not be taken back.
+async fn unless<T>(
+    give_up: &CancellationToken,
+    wait: impl Future<Output = Result<T, Failed>>,
+) -> Result<T, Failed> {
+    tokio::select! {
+        result = wait => result,
+        () = give_up.cancelled() => Err(Failed::later("the pod is being removed").at("cancelled")),
+    }
+}
+
 fn host_socket() -> Result<Socket, Failed> {
     Socket::open().map_err(|e| Failed::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
 }
@@ -103,10 +115,7 @@ impl Cni {
         let start = Instant::now();
         let target = target(request)?;
         let turn = self.turn(&target.host, false).await;
-        let result = tokio::select! {
-            result = self.attach(request, &target) => result,
-            () = turn.give_up.cancelled() => Err(Failed::later("the pod is being removed").at("cancelled")),
-        };
+        let result = self.attach(request, &target, &turn.give_up).await;
         match result {
             Ok((ready, response)) => {
                 let ips: Vec<String> = response.ips.iter().map(|ip| ip.ip.to_string()).collect();
@@ -148,8 +157,9 @@ impl Cni {
         &self,
         request: &Request,
         target: &Target,
+        give_up: &CancellationToken,
     ) -> Result<(PodReady, Response), Failed> {
-        let ready = self.wait_for_pod(&target.query).await?;
+        let ready = unless(give_up, self.wait_for_pod(&target.query)).await?;
         let nic = PodNic::new(
             &request.container_id,
             if_name(request),
@@ -188,7 +198,7 @@ impl Cni {
         self.ask(|reply| Ask::Plug(plug, reply))
             .await?
             .map_err(|e| Failed::later(format!("Open vSwitch: {e}")).at("configure-nic"))?;
-        self.wait_for_ovn(&nic.host).await?;
+        unless(give_up, self.wait_for_ovn(&nic.host)).await?;
 
         let up = nic.clone();
         blocking(move || {

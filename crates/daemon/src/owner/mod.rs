@@ -48,6 +48,8 @@ use crate::views::node_facts;
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 /// Between looks at what others may have spoiled without the kernel telling.
 const AUDIT: Duration = Duration::from_secs(30);
+/// Between looks at the CNI configuration list, once pods can be attached.
+const CONFLIST: Duration = Duration::from_secs(10);
 /// Between searches for leftovers when nothing hints at any.
 const SWEEP: Duration = Duration::from_mins(1);
 
@@ -541,16 +543,13 @@ impl Owner {
         if now < self.conflist_due || !self.unready().is_empty() {
             return;
         }
-        self.conflist_due = now + SWEEP;
-        // A few hundred bytes, once a minute at most.
-        match conflist.install() {
+        self.conflist_due = now + CONFLIST;
+        let conflist = conflist.clone();
+        tokio::task::spawn_blocking(move || match conflist.install() {
             Ok(true) => info!("wrote {}", conflist.path().display()),
             Ok(false) => {}
-            Err(error) => {
-                warn!("writing {}: {error}", conflist.path().display());
-                self.conflist_due = now + Duration::from_secs(5);
-            }
-        }
+            Err(error) => warn!("writing {}: {error}", conflist.path().display()),
+        });
     }
 
     /// What keeps pods from being attached.
