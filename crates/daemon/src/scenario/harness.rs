@@ -1,0 +1,288 @@
+//! A node in a network namespace, a daemon on it, and sandboxes of pods.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use api::view::{NodeView, NodeWire, PodView, PodWire};
+use node::linux::NetNs;
+use ovsdb::client::{Client, ClientConfig, Remote, TableSelection};
+use serde_json::{Value, json};
+use smol_str::SmolStr;
+use tempfile::TempDir;
+use testkit::ovn::{Schema, Server};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::cluster;
+use crate::owner::{Event, Owner, Parts, Readiness, Watch};
+use crate::{cni, gateway, kernel, leftovers, metrics};
+
+pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Runs a test inside a network namespace of its own: threads that are made in it stay in it.
+pub(super) fn scenario<F: Future<Output = ()>>(test: impl FnOnce() -> F + Send) {
+    assert!(
+        nix::unistd::geteuid().is_root(),
+        "this test makes network namespaces: run it as root"
+    );
+    let node = NetNs::new().unwrap();
+    node.run(|| {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(2)
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(test());
+        runtime.shutdown_background();
+    })
+    .unwrap();
+}
+
+/// A node's OVS database, which outlives the daemon.
+pub(super) struct Ovs {
+    pub(super) server: Server,
+}
+
+impl Ovs {
+    pub(super) fn new() -> Self {
+        let ovs = Self {
+            server: Server::start(Schema::OpenVSwitch),
+        };
+        ovs.ctl("--no-wait init");
+        ovs.ctl("--no-wait set Open_vSwitch . external_ids:system-id=chassis-1");
+        ovs.ctl("--no-wait add-br br-int -- set Bridge br-int datapath_type=netdev");
+        ovs
+    }
+
+    pub(super) fn ctl(&self, args: &str) -> String {
+        self.server.ctl(args.split(' ')).trim().to_owned()
+    }
+
+    pub(super) fn ports(&self) -> Vec<String> {
+        self.ctl("list-ports br-int")
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// In the place of ovs-vswitchd and ovn-controller.
+    pub(super) fn install(&self, host: &str) {
+        self.ctl(&format!(
+            "--no-wait set Interface {host} ofport=7 external_ids:ovn-installed=true"
+        ));
+    }
+
+    pub(super) async fn wait_for_port(&self, host: &str) {
+        until(&format!("port {host}"), || {
+            self.ports().contains(&host.to_owned())
+        })
+        .await;
+    }
+}
+
+pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PATIENCE, "waited in vain for {what}");
+        sleep(Duration::from_millis(10)).await;
+    }
+}
+
+pub(super) struct Daemon {
+    events: mpsc::Sender<Event>,
+    readiness: watch::Receiver<Readiness>,
+    socket: PathBuf,
+    stop: CancellationToken,
+    _dir: TempDir,
+}
+
+impl Daemon {
+    pub(super) fn start(ovs: &Ovs, wait: Duration) -> Self {
+        let dir = tempfile::tempdir_in("/tmp").unwrap();
+        let (events, inbox) = mpsc::channel(64);
+        let (readiness_in, readiness) = watch::channel(Readiness::default());
+        let mut config = ClientConfig::new(
+            Remote::parse_list(&ovs.server.remote()).unwrap(),
+            "Open_vSwitch",
+        );
+        config.leader_only = false;
+        config.tables = node::ovs::MONITORED
+            .iter()
+            .map(|(table, columns)| {
+                let columns = columns.iter().copied();
+                (SmolStr::new_static(table), TableSelection::columns(columns))
+            })
+            .collect::<BTreeMap<_, _>>();
+        let (handle, ovs_events) = Client::connect(config).unwrap();
+        // No API server: nothing is written to the Node, and events on pods go nowhere.
+        let (_, client) = watch::channel(None);
+        let stop = CancellationToken::new();
+        let busy = leftovers::Busy::default();
+        let owner = Owner::new(Parts {
+            config: node::plan::NodeConfig::default(),
+            node_name: "n1".into(),
+            jobs: kernel::spawn_worker(events.clone()).unwrap(),
+            ovs: handle,
+            events: events.clone(),
+            conflist: None,
+            gateways: gateway::Gateways::start(events.clone()),
+            writer: cluster::NodeWriter::new(client.clone(), "n1".into()),
+            readiness: readiness_in,
+            busy: busy.clone(),
+        });
+        kernel::spawn_monitor(events.clone()).unwrap();
+        tokio::spawn(owner.run(inbox, ovs_events, stop.clone()));
+        let socket = dir.path().join("cni.sock");
+        let listener = cni::bind(&socket).unwrap();
+        let cni = cni::Cni {
+            owner: events.clone(),
+            events: cluster::Events::start(client, "n1".into()),
+            metrics: Arc::new(metrics::Metrics::new("n1")),
+            busy,
+            wait,
+            running: cni::Running::default(),
+            tasks: TaskTracker::new(),
+        };
+        tokio::spawn(cni::serve(cni, listener, stop.clone()));
+        Self {
+            events,
+            readiness,
+            socket,
+            stop,
+            _dir: dir,
+        }
+    }
+
+    pub(super) async fn send(&self, event: Event) {
+        self.events.send(event).await.unwrap();
+    }
+
+    /// A node whose tunnel address is on `lo`'s stand-in, so that pods have an MTU.
+    pub(super) async fn node(&self) {
+        sh(
+            "ip link add eth0 type veth peer name eth0-far; ip link set eth0 up; ip addr add 192.168.1.41/24 dev eth0",
+        );
+        self.send(Event::KernelChanged).await;
+        self.send(Event::Nodes(Watch::Replace(vec![node_view()])))
+            .await;
+        self.send(Event::Subnets(Watch::Replace(Vec::new()))).await;
+    }
+
+    pub(super) async fn pods(&self, pods: &[PodView]) {
+        self.send(Event::Pods(Watch::Replace(pods.to_vec()))).await;
+    }
+
+    pub(super) async fn call(&self, path: &str, body: Value) -> (u16, Value) {
+        let mut stream = UnixStream::connect(&self.socket).await.unwrap();
+        let body = body.to_string();
+        let request = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        let status = answer.split(' ').nth(1).unwrap().parse().unwrap();
+        let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
+        (status, serde_json::from_str(body).unwrap_or(Value::Null))
+    }
+
+    pub(super) fn waiting(&self) -> Vec<String> {
+        self.readiness.borrow().waiting.clone()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+pub(super) fn sh(command: &str) -> String {
+    let output = Command::new("sh").args(["-c", command]).output().unwrap();
+    assert!(
+        output.status.success(),
+        "{command}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+pub(super) fn node_view() -> NodeView {
+    let wire: NodeWire = serde_json::from_value(json!({
+        "metadata": {"name": "n1", "uid": "node-uid"},
+        "status": {"addresses": [{"type": "InternalIP", "address": "192.168.1.41"}]}
+    }))
+    .unwrap();
+    NodeView::from(&wire)
+}
+
+pub(super) fn pod_view(name: &str, last: u8, allocated: bool) -> PodView {
+    let annotations = if allocated {
+        json!({
+            "ovn.kubernetes.io/allocated": "true",
+            "ovn.kubernetes.io/routed": "true",
+            "ovn.kubernetes.io/ip_address": format!("10.16.0.{last}"),
+            "ovn.kubernetes.io/mac_address": format!("0a:00:00:10:00:{last:02x}"),
+            "ovn.kubernetes.io/cidr": "10.16.0.0/16",
+            "ovn.kubernetes.io/gateway": "10.16.0.1",
+            "ovn.kubernetes.io/logical_switch": "ovn-default",
+        })
+    } else {
+        json!({})
+    };
+    let wire: PodWire = serde_json::from_value(json!({
+        "metadata": {"name": name, "namespace": "ns", "uid": format!("uid-{name}"), "annotations": annotations},
+        "spec": {"nodeName": "n1"}
+    }))
+    .unwrap();
+    PodView::from(&wire)
+}
+
+/// A sandbox: an id, and a namespace with a path.
+pub(super) struct Sandbox {
+    pub(super) id: String,
+    pub(super) pod: &'static str,
+    netns: NetNs,
+}
+
+impl Sandbox {
+    pub(super) fn new(pod: &'static str, id: &str) -> Self {
+        Self {
+            id: format!("{id:0<40}"),
+            pod,
+            netns: NetNs::new().unwrap(),
+        }
+    }
+
+    pub(super) fn host(&self) -> String {
+        format!("{}_h", &self.id[..12])
+    }
+
+    /// A path that ends with the handle.
+    pub(super) fn path(&self) -> String {
+        format!("/proc/{}/fd/{}", std::process::id(), self.netns.raw_fd())
+    }
+
+    pub(super) fn request(&self) -> Value {
+        json!({
+            "cni_type": "kube-ovn", "pod_name": self.pod, "pod_namespace": "ns", "container_id": self.id,
+            "net_ns": self.path(), "if_name": "eth0", "provider": "ovn"
+        })
+    }
+
+    pub(super) fn inside(&self, command: &str) -> String {
+        self.netns.run(|| sh(command)).unwrap()
+    }
+}
+
+pub(super) fn device(name: &str) -> bool {
+    sh("ip -o link").contains(&format!(": {name}@"))
+}
