@@ -282,6 +282,25 @@ fn go(
     Ok(())
 }
 
+/// Remove what older versions of this program built. Does nothing while a lab is up: it may use them.
+pub fn prune() -> Result<()> {
+    if !crate::lab::names().is_empty() {
+        return Ok(());
+    }
+    let current = [kubernetes(), crate::images::storage()];
+    for entry in fs::read_dir(root()).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let ours = name.starts_with("kubernetes-") || name.starts_with("images-");
+        if ours && !current.contains(&path) {
+            fs::remove_dir_all(&path)
+                .with_context(|| format!("cannot remove {}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
 /// How long a build may be expected to take; for the message before it.
 pub fn expected() -> Duration {
     Duration::from_mins(6)

@@ -66,6 +66,7 @@ pub fn prepare(progress: &Progress, kubernetes_bin: Option<&std::path::Path>) ->
             step.now("images put together from Debian packages");
             Ok(())
         })?;
+        cache::prune()?;
     }
     Ok(match source {
         Source::Folder(folder) | Source::Built(folder) => folder,
