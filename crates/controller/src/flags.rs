@@ -129,13 +129,13 @@ pub struct Flags {
 }
 
 macro_rules! upstream_flags {
-    ($($field:ident = $default:literal;)*) => {
+    ($($field:ident = $default:literal $(, alias $alias:literal)?;)*) => {
         /// Flags of the Go implementation that have no effect here yet (or never: logging to files). They are accepted,
         /// and one that is set to something else is named in a warning.
         #[derive(Clone, Debug, clap::Args)]
         pub struct Upstream {
             $(
-                #[arg(long, default_value = $default, hide = true, num_args = 0..=1, default_missing_value = "true")]
+                #[arg(long, $(alias = $alias,)? default_value = $default, hide = true, num_args = 0..=1, default_missing_value = "true")]
                 pub $field: String,
             )*
         }
@@ -216,8 +216,8 @@ upstream_flags! {
     logtostderr = "true";
     alsologtostderr = "true";
     stderrthreshold = "";
-    log_file = "";
-    log_file_max_size = "0";
+    log_file = "", alias "log_file";
+    log_file_max_size = "0", alias "log_file_max_size";
     v = "3";
 }
 

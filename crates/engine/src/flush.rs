@@ -235,7 +235,19 @@ impl Engine {
 
     fn next_batch(&mut self) -> Option<Batch<Unit>> {
         let now = self.now;
-        self.nb.stale |= self.nb.parked.values().any(|p| p.until <= now);
+        let due: Vec<Unit> = self
+            .nb
+            .parked
+            .iter()
+            .filter(|(_, p)| p.until <= now)
+            .map(|(unit, _)| unit.clone())
+            .collect();
+        for unit in due {
+            self.nb.stale = true;
+            if self.nb.is_clean(&unit) {
+                self.unpark(&unit);
+            }
+        }
         if !self.nb.stale {
             return None;
         }
@@ -333,34 +345,61 @@ impl Engine {
                 }
             }
             (CommitOutcome::Refused { op, error }, Some(batch)) => self.refused(*op, error, &batch),
-            // Somebody took the epoch first, or made the row: look again at what the replica then shows.
-            (CommitOutcome::WaitFailed { .. } | CommitOutcome::Refused { .. }, None)
-            | (CommitOutcome::Retry(_) | CommitOutcome::Unknown(_), _) => {
-                self.nb.pause = Some(self.now.saturating_add(signed(PAUSE)).unwrap_or(self.now));
-                if let CommitOutcome::Retry(error) | CommitOutcome::Unknown(error) = outcome {
-                    self.log(LogLine::WriteFailed {
-                        write: "northbound transaction".to_owned(),
-                        error: error.clone(),
-                        retry_in_ms: u64::try_from(PAUSE.as_millis()).unwrap_or_default(),
-                    });
+            (CommitOutcome::Unknown(error), batch) => {
+                self.hesitate(error);
+                // It may be committed yet, when a server wakes up that has it in its socket. Under a new epoch its own
+                // fence stops it, and nothing is sent before that is taken.
+                if let (Some(_), Role::Leader { until, .. }) = (batch, self.role) {
+                    self.role = Role::Candidate { until };
                 }
+            }
+            (CommitOutcome::Retry(error), _) => self.hesitate(error),
+            // Somebody took the epoch first, or made the row: look again at what the replica then shows.
+            (CommitOutcome::WaitFailed { .. } | CommitOutcome::Refused { .. }, None) => {
+                self.nb.pause = self.now.saturating_add(signed(PAUSE)).ok();
             }
         }
         true
     }
 
+    /// Waits a little before the next transaction.
+    fn hesitate(&mut self, error: &str) {
+        self.nb.pause = self.now.saturating_add(signed(PAUSE)).ok();
+        self.log(LogLine::WriteFailed {
+            write: "northbound transaction".to_owned(),
+            error: error.to_owned(),
+            retry_in_ms: u64::try_from(PAUSE.as_millis()).unwrap_or_default(),
+        });
+    }
+
+    fn unpark(&mut self, unit: &Unit) {
+        if self.nb.parked.remove(unit).is_some() {
+            self.notices
+                .set(Source::Writes(unit.to_string()), BTreeSet::new());
+            self.touch_unit(unit);
+        }
+    }
+
+    fn touch_unit(&mut self, unit: &Unit) {
+        if let Some(object) = object_of(unit) {
+            self.touch(object);
+        }
+    }
+
     fn committed(&mut self, batch: &Batch<Unit>) {
         self.nb.suspects.pop();
         for unit in batch.units() {
-            if self.nb.parked.remove(&unit).is_some() {
-                self.notices
-                    .set(Source::Writes(unit.to_string()), BTreeSet::new());
-            }
+            self.unpark(&unit);
         }
     }
 
     fn refused(&mut self, op: Option<usize>, error: &str, batch: &Batch<Unit>) {
         self.nb.suspects.pop();
+        // An insert that we sent before was committed after all: the replica will show it.
+        if error.contains("duplicate uuid") {
+            self.nb.pause = self.now.saturating_add(signed(PAUSE)).ok();
+            return;
+        }
         // Operation 0 is the fence.
         let named = op.and_then(|op| op.checked_sub(1));
         let mut guilty: BTreeSet<Unit> = named

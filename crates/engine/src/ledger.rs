@@ -31,6 +31,8 @@ pub(crate) struct Record {
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
     records: BTreeMap<PortName, Record>,
+    /// Records that the allocator does not hold; kept by `place` and `erase`.
+    homeless: BTreeSet<PortName>,
     /// Shown before the barrier fell; they are taken in one go, the announced ones first.
     waiting: BTreeMap<PortName, IpView>,
 }
@@ -64,6 +66,7 @@ impl Engine {
     /// An IP resource is gone.
     pub(crate) fn erase(&mut self, name: &PortName) {
         self.ledger.waiting.remove(name);
+        self.ledger.homeless.remove(name);
         if let Some(record) = self.ledger.records.remove(name) {
             self.touch(ObjectKey::cluster(Kind::Subnet, record.ip.subnet));
         }
@@ -76,7 +79,7 @@ impl Engine {
         let waiting = std::mem::take(&mut self.ledger.waiting);
         let (announced, others): (Vec<_>, Vec<_>) = waiting.into_values().partition(|ip| {
             let owner = self.owner_of(&ip.name);
-            owner.is_some_and(|owner| self.is_announced(&owner, ip))
+            owner.is_some_and(|owner| self.is_announced(&owner, &ip.addresses))
         });
         for ip in announced.into_iter().chain(others) {
             self.todo_ports.insert(ip.name.clone());
@@ -84,18 +87,14 @@ impl Engine {
         }
     }
 
-    /// Records that found no subnet are tried again when subnets change.
-    pub(crate) fn place_again(&mut self, subnet: &str) {
-        let homeless: Vec<IpView> = self
-            .ledger
-            .records
-            .values()
-            .filter(|r| r.standing != Standing::Held && r.ip.subnet == subnet)
-            .map(|r| r.ip.clone())
-            .collect();
-        for ip in homeless {
-            self.todo_ports.insert(ip.name.clone());
-            self.place(ip);
+    /// Tries the records again that the allocator did not hold: a subnet changed, or an address became free.
+    pub(crate) fn place_again(&mut self) {
+        for name in self.ledger.homeless.clone() {
+            if let Some(record) = self.ledger.records.get(&name) {
+                let ip = record.ip.clone();
+                self.place(ip);
+                self.todo_ports.insert(name);
+            }
         }
     }
 
@@ -115,10 +114,16 @@ impl Engine {
             } else {
                 self.ipam.release(&name);
                 standing = self.claim(&ip);
+                self.freed = true;
             }
             self.touch_subnets();
         } else if standing == Standing::Held && !was_held {
             self.touch(ObjectKey::cluster(Kind::Subnet, ip.subnet.clone()));
+        }
+        if standing == Standing::Held {
+            self.ledger.homeless.remove(&name);
+        } else {
+            self.ledger.homeless.insert(name.clone());
         }
         self.ledger.records.insert(name, Record { ip, standing });
     }

@@ -111,6 +111,8 @@ pub struct Engine {
     in_nb: BTreeSet<PortName>,
     after_nb: BTreeSet<ObjectKey>,
     nb_changed: bool,
+    /// An address became free: those who wait for one are looked at.
+    freed: bool,
     nodes_changed: bool,
 
     // Writes and times.
@@ -151,6 +153,7 @@ impl Engine {
             in_nb: BTreeSet::new(),
             after_nb: BTreeSet::new(),
             nb_changed: false,
+            freed: false,
             nodes_changed: false,
             writes: Writes::default(),
             status_at: BTreeMap::new(),
@@ -181,7 +184,10 @@ impl Engine {
 
     fn take(&mut self, event: Event) {
         match event {
-            Event::Kube(KubeEvent::Begin(kind)) => self.watches.begin(kind),
+            Event::Kube(KubeEvent::Begin(kind)) => {
+                self.writes.listed(kind);
+                self.watches.begin(kind);
+            }
             Event::Kube(KubeEvent::Apply(object)) => self.apply(object),
             Event::Kube(KubeEvent::Delete {
                 key,
@@ -192,6 +198,7 @@ impl Engine {
                 }
             }
             Event::Kube(KubeEvent::End(kind)) => {
+                self.writes.listed(kind);
                 for key in self.watches.end(kind) {
                     self.gone(&key);
                 }
@@ -254,7 +261,7 @@ impl Engine {
     fn gone(&mut self, key: &ObjectKey) {
         self.status_at.remove(key);
         self.later.remove(key);
-        self.writes.clear(key);
+        self.writes.gone(key);
         let name = key.name.clone();
         match key.kind {
             Kind::Pod => {
@@ -336,6 +343,10 @@ impl Engine {
             self.absorb();
             for unit in std::mem::take(&mut self.dirty) {
                 self.compile(&unit);
+            }
+            if std::mem::take(&mut self.freed) {
+                self.place_again();
+                self.wake_waiting();
             }
             if self.todo_ports.is_empty() {
                 break;

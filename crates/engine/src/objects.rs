@@ -16,7 +16,7 @@ use crate::effect::{Effect, KubeWrite, LogLine, Part};
 use crate::event::{Kind, KubeOutcome, Object, ObjectKey};
 use crate::notices::Source;
 use crate::ports::PortState;
-use crate::writes::{Ended, Purpose};
+use crate::writes::{Ended, Finished, Purpose};
 
 /// What compiled units want of Kubernetes.
 #[derive(Debug, Default)]
@@ -213,34 +213,37 @@ impl Engine {
             KubeOutcome::Retry(_) => Ended::Retry,
             KubeOutcome::Unknown(_) => Ended::Unknown,
         };
-        let ended = self.writes.end(id, how);
-        // What the server said is a fact, whoever asked.
-        if let KubeOutcome::Done(Some(object)) = &outcome {
-            let ends = matches!(ended, Some((_, Purpose::Delete | Purpose::Unfinalize, _)));
-            let gone = ends && is_going(object);
-            if !gone {
-                self.apply(object.clone());
-            }
-        }
-        let Some((key, purpose, based_on)) = ended else {
+        // The answer of a write that a former leadership began comes too late to be believed.
+        let Some(Finished {
+            key,
+            purpose,
+            based_on,
+            overtaken,
+        }) = self.writes.end(id, how)
+        else {
             return;
         };
+        let ends = matches!(purpose, Purpose::Delete | Purpose::Unfinalize);
+        // What the server holds now is a fact; we need not wait for the watch to say so. But where the watch has shown
+        // the end of the object meanwhile, the answer would bring it back from the dead.
+        if let KubeOutcome::Done(Some(object)) = &outcome
+            && !(ends && is_going(object))
+            && !overtaken
+            && !self.watches.is_listing(key.kind)
+        {
+            self.apply(object.clone());
+        }
         let source = Source::Writes(key.to_string());
         match outcome {
             KubeOutcome::Done(object) => {
                 self.writes.clear(&key);
                 self.notices.set(source, std::collections::BTreeSet::new());
                 // A deletion without an object in its answer, and the last finalizer of a deleted object, end it.
-                if object.is_none_or(|o| is_going(&o))
-                    && matches!(purpose, Purpose::Delete | Purpose::Unfinalize)
-                {
-                    self.forget(&key, purpose);
+                if ends && !overtaken && object.as_ref().is_none_or(is_going) {
+                    self.bury(&key, object.as_ref());
                 }
             }
-            KubeOutcome::NotFound => {
-                self.writes.clear(&key);
-                self.forget(&key, purpose);
-            }
+            KubeOutcome::NotFound => self.writes.await_news(&key, based_on, self.now),
             KubeOutcome::Conflict(_) => {
                 // Often the watch has shown the newer version by now. Else it will soon; a second is enough for it in
                 // all but the worst case.
@@ -288,21 +291,10 @@ impl Engine {
     }
 
     /// An answer says that `key` is gone. The watch will say so too; waiting for it would only delay the next step.
-    fn forget(&mut self, key: &ObjectKey, purpose: Purpose) {
-        if key.kind == Kind::Ip
-            && matches!(
-                purpose,
-                Purpose::Delete | Purpose::Unfinalize | Purpose::Patch
-            )
-        {
-            let version = self
-                .watches
-                .seen(key)
-                .map(|s| s.version.clone())
-                .unwrap_or_default();
-            if self.watches.delete(key, &version) {
-                self.erase(&key.name);
-            }
+    fn bury(&mut self, key: &ObjectKey, last: Option<&Object>) {
+        if key.kind == Kind::Ip && self.watches.seen(key).is_some() {
+            self.watches.bury(key, last.map(Object::resource_version));
+            self.erase(&key.name);
         }
     }
 }

@@ -19,6 +19,7 @@ use std::net::IpAddr;
 
 use api::view::{IpView, PodKey, PodView};
 use fabric::{Change, PortLease, PortName, PortOwner, Problem};
+use net::{DualStack, Mac};
 use smol_str::SmolStr;
 
 use crate::Engine;
@@ -108,6 +109,24 @@ impl Engine {
 
     /// Owner lives, nothing in the ledger.
     fn want_addresses(&mut self, name: &PortName, owner: &PortOwner) {
+        if let Some(lease) = self.ipam.lease(name)
+            && !self.is_announced(owner, &lease.addresses)
+            && self.is_unsuitable(owner, &lease.subnet, &lease.addresses, Some(lease.mac))
+            && !self
+                .writes
+                .is_busy(&ObjectKey::cluster(Kind::Ip, name.clone()))
+        {
+            // Left over from an earlier pod of this name.
+            if self.world.lease(name).is_some() {
+                self.changes.push(Change::Lease(name.clone(), None));
+                self.todo_ports.insert(name.clone());
+            }
+            if self.world.lease(name).is_some() || !self.rows_are_in(name) {
+                self.set_state(name, PortState::Withdrawing);
+                return;
+            }
+            self.free(name);
+        }
         if self.ipam.lease(name).is_none() {
             // A standby sees what the leader decides; it decides nothing itself.
             if !self.is_active() {
@@ -144,7 +163,7 @@ impl Engine {
         }
         match standing {
             Standing::Held => {}
-            Standing::Taken(other) if self.is_announced(owner, ip) => {
+            Standing::Taken(other) if self.is_announced(owner, &ip.addresses) => {
                 let text = format!(
                     "address {} is also held by {other}: delete one of the two pods",
                     ip.addresses
@@ -166,7 +185,9 @@ impl Engine {
                 return;
             }
         }
-        if !self.is_announced(owner, ip) && self.is_unsuitable(owner, ip) {
+        if !self.is_announced(owner, &ip.addresses)
+            && self.is_unsuitable(owner, &ip.subnet, &ip.addresses, ip.mac)
+        {
             // The record of an earlier pod of this name, which this one cannot use.
             self.withdraw(name, ip);
             return;
@@ -267,7 +288,7 @@ impl Engine {
     pub(crate) fn free(&mut self, name: &PortName) {
         if let ipam::Release::Freed(lease) = self.ipam.release(name) {
             self.touch(ObjectKey::cluster(Kind::Subnet, lease.subnet));
-            self.wake_waiting();
+            self.freed = true;
         }
     }
 
@@ -369,7 +390,7 @@ impl Engine {
     }
 
     /// Whether the owner's annotations already name these addresses: somebody may be using them.
-    pub(crate) fn is_announced(&self, owner: &PortOwner, ip: &IpView) -> bool {
+    pub(crate) fn is_announced(&self, owner: &PortOwner, held: &DualStack<IpAddr>) -> bool {
         let (annotations, allocated) = match owner {
             PortOwner::Pod(key) => match self.world.pod(key) {
                 Some(pod) => (&pod.annotations, PodView::is_allocated(pod)),
@@ -386,31 +407,39 @@ impl Engine {
         allocated
             && annotations
                 .get(api::keys::IP_ADDRESS)
-                .and_then(|text| text.parse::<net::DualStack<IpAddr>>().ok())
-                .is_some_and(|addresses| addresses == ip.addresses)
+                .and_then(|text| text.parse::<DualStack<IpAddr>>().ok())
+                .is_some_and(|addresses| addresses == *held)
     }
 
-    /// Whether a pod that was not told anything yet asks for something else than the record holds.
-    fn is_unsuitable(&self, owner: &PortOwner, ip: &IpView) -> bool {
+    /// Whether a pod that was not told anything yet asks for something else than is held for it.
+    fn is_unsuitable(
+        &self,
+        owner: &PortOwner,
+        subnet: &str,
+        addresses: &DualStack<IpAddr>,
+        mac: Option<Mac>,
+    ) -> bool {
         let PortOwner::Pod(key) = owner else {
-            return ip.subnet != self.config.fabric.join.name;
+            return subnet != self.config.fabric.join.name;
         };
-        if let Ok(subnets) = self.world.candidates(key)
-            && !subnets.iter().any(|subnet| subnet.name == ip.subnet)
+        if let Ok(candidates) = self.world.candidates(key)
+            && !candidates.iter().any(|candidate| candidate.name == subnet)
         {
             return true;
         }
-        self.world.request(key).is_ok_and(|request| {
-            let fits = |choice: &net::DualStack<IpAddr>| {
-                choice
-                    .iter()
-                    .all(|a| ip.addresses.iter().any(|held| held == a))
-            };
-            (!request.choices.is_empty() && !request.choices.iter().any(fits))
-                || request
-                    .mac
-                    .is_some_and(|mac| ip.mac.is_some_and(|held| held != mac))
-        })
+        let Ok(request) = self.world.request(key) else {
+            return false;
+        };
+        let fits = |choice: &DualStack<IpAddr>| {
+            choice
+                .iter()
+                .all(|a| addresses.iter().any(|held| held == a))
+        };
+        let other_address = !request.choices.is_empty() && !request.choices.iter().any(fits);
+        other_address
+            || request
+                .mac
+                .is_some_and(|asked| mac.is_some_and(|held| held != asked))
     }
 
     pub(crate) fn log(&mut self, line: LogLine) {

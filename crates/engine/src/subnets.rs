@@ -244,7 +244,7 @@ impl Engine {
         };
         if self.ipam.pool(name) != Some(&pool) {
             self.ipam.set_subnet(name.clone(), pool);
-            self.place_again(name);
+            self.place_again();
             self.wake_waiting();
             self.touch(ObjectKey::cluster(Kind::Subnet, name.clone()));
         }

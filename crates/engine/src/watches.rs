@@ -11,6 +11,8 @@ use crate::event::{Kind, Object, ObjectKey};
 pub(crate) struct Seen {
     pub(crate) uid: SmolStr,
     pub(crate) version: SmolStr,
+    /// An answer said that the object is gone; the watch has not said so yet.
+    buried: bool,
 }
 
 /// One watch.
@@ -59,7 +61,7 @@ impl Watches {
         let key = object.key();
         let version = object.resource_version();
         if let Some(seen) = self.seen.get(&key)
-            && is_older(version, &seen.version)
+            && (is_older(version, &seen.version) || seen.buried && version == seen.version)
         {
             return false;
         }
@@ -75,6 +77,7 @@ impl Watches {
             Seen {
                 uid: object.uid().into(),
                 version: version.into(),
+                buried: false,
             },
         );
         true
@@ -107,6 +110,13 @@ impl Watches {
         watch.before.take().unwrap_or_default()
     }
 
+    /// Whether a list of this kind is under way.
+    pub(crate) fn is_listing(&self, kind: Kind) -> bool {
+        self.watches
+            .get(&kind)
+            .is_some_and(|watch| watch.before.is_some())
+    }
+
     /// Kinds that were never listed.
     pub(crate) fn missing(&self) -> impl Iterator<Item = Kind> + '_ {
         Kind::ALL
@@ -114,9 +124,19 @@ impl Watches {
             .filter(|kind| !self.watches.get(kind).is_some_and(|w| w.listed))
     }
 
-    /// The newest version of an object.
+    /// The newest version of an object that exists.
     pub(crate) fn seen(&self, key: &ObjectKey) -> Option<&Seen> {
-        self.seen.get(key)
+        self.seen.get(key).filter(|seen| !seen.buried)
+    }
+
+    /// An answer says that the object is gone. What the watch still has to tell about its last days is not believed.
+    pub(crate) fn bury(&mut self, key: &ObjectKey, version: Option<&str>) {
+        if let Some(seen) = self.seen.get_mut(key) {
+            seen.buried = true;
+            if let Some(version) = version {
+                seen.version = version.into();
+            }
+        }
     }
 
     /// All objects of a kind.

@@ -39,6 +39,17 @@ struct InFlight {
     verb: &'static str,
     /// The version of the object that the write was made for; none if there was no object.
     based_on: Option<SmolStr>,
+    /// Whether the object went, or was listed anew, since: the object in the answer may be one that is gone.
+    overtaken: bool,
+}
+
+/// A write that ended.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) key: ObjectKey,
+    pub(crate) purpose: Purpose,
+    pub(crate) based_on: Option<SmolStr>,
+    pub(crate) overtaken: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -128,22 +139,42 @@ impl Writes {
             purpose,
             verb,
             based_on,
+            overtaken: false,
         };
         self.in_flight.insert(key, write);
     }
 
-    /// Ends a write: the object, the purpose, and the version that it was made for. `None` for one that a former
-    /// leadership of ours began.
-    pub(crate) fn end(
-        &mut self,
-        id: EffectId,
-        how: Ended,
-    ) -> Option<(ObjectKey, Purpose, Option<SmolStr>)> {
+    /// Ends a write; `None` for one that a former leadership of ours began.
+    pub(crate) fn end(&mut self, id: EffectId, how: Ended) -> Option<Finished> {
         let key = self.by_id.remove(&id)?;
         let write = self.in_flight.remove(&key)?;
         debug_assert_eq!(write.id, id);
         *self.counts.entry((key.kind, write.verb, how)).or_default() += 1;
-        Some((key, write.purpose, write.based_on))
+        Some(Finished {
+            key,
+            purpose: write.purpose,
+            based_on: write.based_on,
+            overtaken: write.overtaken,
+        })
+    }
+
+    /// `key` is gone.
+    pub(crate) fn gone(&mut self, key: &ObjectKey) {
+        self.pauses.remove(key);
+        if let Some(write) = self.in_flight.get_mut(key) {
+            write.overtaken = true;
+        }
+    }
+
+    /// A list of this kind begins or ends.
+    pub(crate) fn listed(&mut self, kind: Kind) {
+        for (_, write) in self
+            .in_flight
+            .iter_mut()
+            .filter(|(key, _)| key.kind == kind)
+        {
+            write.overtaken = true;
+        }
     }
 
     /// Makes `key` wait after a failure, longer each time; returns the pause.
