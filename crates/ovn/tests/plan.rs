@@ -619,7 +619,14 @@ fn a_claim_on_a_claimed_row_is_a_conflict_with_one_winner() {
             .collect::<Vec<_>>(),
         ["Logical_Switch_Port p is wanted by pod-a and pod-b; pod-a has it"]
     );
-    assert!(fixture.flush().contains(r#"addresses=["a"]"#));
+    let plan = fixture.flush();
+    assert!(plan.contains(r#"addresses=["a"]"#), "{plan}");
+    assert!(
+        plan.contains("! Logical_Switch_Port p of pod-b: pod-a wants it too and has it"),
+        "{plan}"
+    );
+    assert!(fixture.diff.is_clean(&"pod-a"));
+    assert!(!fixture.diff.is_clean(&"pod-b"));
     // The loser takes over when the winner goes.
     fixture.diff.remove(&"pod-a");
     assert_eq!(fixture.diff.conflicts(), []);
@@ -830,4 +837,43 @@ fn a_switch_with_ports_of_others_is_not_deleted_under_them() {
             .contains_key(&theirs)
     );
     assert!(fixture.memory.find("Logical_Router", "name", "r").is_none());
+}
+
+#[test]
+fn the_loser_of_a_row_does_not_say_where_it_belongs() {
+    let mut fixture = Fixture::with_basics();
+    let mut f = Fragment::new("Subnet/t");
+    f.row(nb::LogicalSwitch {
+        name: "t".into(),
+        ..Default::default()
+    });
+    fixture.diff.set("t", f);
+    fixture.flush();
+    // First alone, then against a winner: the port moves to the winner's switch and leaves the loser's group.
+    fixture.diff.set("pod-b", port("p", "s", "b"));
+    fixture.flush();
+    let mut winner = port("p", "t", "a");
+    winner
+        .members
+        .retain(|m| m.column != nb::PortGroup::PORTS.column());
+    fixture.diff.set("pod-a", winner);
+    fixture.flush();
+    let (port, _) = fixture
+        .memory
+        .find("Logical_Switch_Port", "name", "p")
+        .unwrap();
+    let ports = |table: &str, name: &str| {
+        let (_, row) = fixture.memory.find(table, "name", name).unwrap();
+        row.uuids("ports").collect::<Vec<_>>()
+    };
+    assert_eq!(ports("Logical_Switch", "t"), [port]);
+    assert!(ports("Logical_Switch", "s").is_empty());
+    assert!(ports("Port_Group", "g").is_empty());
+    // And back when the winner goes.
+    fixture.diff.remove(&"pod-a");
+    fixture.flush();
+    assert!(fixture.diff.is_empty());
+    assert!(fixture.diff.is_clean(&"pod-b"));
+    let (_, group) = fixture.memory.find("Port_Group", "name", "g").unwrap();
+    assert_eq!(group.uuids("ports").count(), 1);
 }

@@ -39,9 +39,9 @@ pub(crate) type ElementId = (Uuid, Column, wire::Atom);
 /// What an event changed, for the evaluation.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
-    pub keys: BTreeSet<KeyId>,
-    pub rows: BTreeSet<Uuid>,
-    pub elements: BTreeSet<ElementId>,
+    pub keys: Vec<KeyId>,
+    pub rows: Vec<Uuid>,
+    pub elements: Vec<ElementId>,
 }
 
 #[derive(Debug)]
@@ -104,7 +104,7 @@ impl Actual {
             let old = self.rows.get(&uuid).map(|row| Arc::clone(&row.wire));
             self.elements(table, uuid, old.as_deref(), delta.new.as_deref(), touched);
             self.hold(table, uuid, old.as_deref(), delta.new.as_deref());
-            touched.rows.insert(uuid);
+            touched.rows.push(uuid);
             match &delta.new {
                 Some(new) => {
                     match self.rows.get_mut(&uuid) {
@@ -170,7 +170,7 @@ impl Actual {
                         }
                     }
                 }
-                touched.elements.insert((uuid, column, atom.clone()));
+                touched.elements.push((uuid, column, atom.clone()));
             };
             let none = wire::Datum::empty();
             let (old, new) = (old.unwrap_or(&none), new.unwrap_or(&none));
@@ -232,10 +232,10 @@ impl Actual {
         };
         if let Some(key) = row.natural {
             keys[key].natural.remove(|u| *u == uuid);
-            touched.keys.insert(key);
+            touched.keys.push(key);
         }
         if let Some(key) = keys.of_uuid(uuid) {
-            touched.keys.insert(key);
+            touched.keys.push(key);
         }
         if row.owner == Owner::Ours {
             *self.owned.entry(row.table).or_default() -= 1;
@@ -254,7 +254,7 @@ impl Actual {
         let natural = RowKey::of(row.table, &*row.wire, parent.map(|p| &keys[p].key))
             .map(|key| keys.intern(&key));
         let owner = owner(row, natural.is_some_and(|key| keys[key].uuid == uuid));
-        touched.rows.insert(uuid);
+        touched.rows.push(uuid);
         touched.keys.extend(natural);
         touched.keys.extend(row.natural);
         touched.keys.extend(keys.of_uuid(uuid));

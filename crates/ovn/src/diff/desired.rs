@@ -60,8 +60,8 @@ impl<U: fmt::Display> fmt::Display for Conflict<U> {
 /// What changed, for the evaluation.
 #[derive(Debug, Default)]
 pub(crate) struct Touched {
-    pub keys: BTreeSet<KeyId>,
-    pub members: BTreeSet<MemberId>,
+    pub keys: Vec<KeyId>,
+    pub members: Vec<MemberId>,
 }
 
 #[derive(Debug)]
@@ -132,10 +132,41 @@ impl<U: Ord + Clone> Desired<U> {
     }
 
     /// The contribution that counts.
-    pub fn owner(&self, key: KeyId, column: Column, elem: &Elem) -> Option<&Owner> {
+    pub fn owner(&self, keys: &Keys, key: KeyId, column: Column, elem: &Elem) -> Option<&Owner> {
         self.owners(key, column, elem)?
             .iter()
+            .filter(|owner| !self.lost(keys, elem, owner.unit))
             .min_by_key(|owner| self.unit(owner.unit))
+    }
+
+    /// Whether a unit states a row that another unit has: where that row belongs is not for it to say.
+    fn lost(&self, keys: &Keys, elem: &Elem, unit: UnitId) -> bool {
+        let Elem::Row(key) = elem else {
+            return false;
+        };
+        let claims = &keys[*key].claims;
+        claims.len() > 1
+            && claims.iter().any(|(u, _)| *u == unit)
+            && self.claim(keys, *key).is_some_and(|(u, _)| u != unit)
+    }
+
+    /// The columns that a row is wanted in and that would keep it alive.
+    pub fn places<'a>(
+        &'a self,
+        keys: &'a Keys,
+        key: KeyId,
+    ) -> impl Iterator<Item = (KeyId, Column)> + 'a {
+        let record = &keys[key];
+        record
+            .memberships
+            .iter()
+            .copied()
+            .filter(move |(parent, column)| {
+                column.contains() == Some(record.key.table)
+                    && self
+                        .owner(keys, *parent, *column, &Elem::Row(key))
+                        .is_some()
+            })
     }
 
     /// The claim that counts.
@@ -186,25 +217,25 @@ impl<U: Ord + Clone> Desired<U> {
             .collect();
         for key in &left_rows {
             self.unclaim(keys, *key, id, touched);
-            touched.keys.insert(*key);
+            touched.keys.push(*key);
         }
         for member in &left_members {
             self.withdraw(keys, member, id);
             if let Elem::Row(target) = member.2 {
-                touched.keys.insert(target);
+                touched.keys.push(target);
             }
-            touched.members.insert(member.clone());
+            touched.members.push(member.clone());
         }
         let row_keys = rows.keys().copied().collect();
         for (key, row) in rows {
             if self.state(keys, key, id, row, touched) {
-                touched.keys.insert(key);
+                touched.keys.push(key);
             }
         }
         let member_keys = members.keys().cloned().collect();
         for (member, value) in members {
             if self.contribute(keys, &member, Owner { unit: id, value }) {
-                touched.members.insert(member);
+                touched.members.push(member);
             }
         }
         if let Some(entry) = &mut self.entries[id.0 as usize] {
@@ -290,7 +321,7 @@ impl<U: Ord + Clone> Desired<U> {
     fn unrefer(keys: &mut Keys, key: KeyId, row: &Row, touched: &mut Touched) {
         for target in row.rows() {
             if let Some(target) = keys.find(target) {
-                touched.keys.insert(target);
+                touched.keys.push(target);
                 keys[target].referrers.remove(|r| *r == key);
             }
         }

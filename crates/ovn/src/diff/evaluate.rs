@@ -1,14 +1,12 @@
 //! Evaluates what was marked: each question is answered from the current indexes alone.
 
-use std::collections::BTreeSet;
-
 use ovsdb::wire;
 use uuid::Uuid;
 
 use super::actual::{ElementId, Owner};
 use super::compare::{changes, same};
 use super::keys::{Elem, KeyId, Seen};
-use super::{Change, Diff, Dirty, MemberId, RowState};
+use super::{Change, Diff, MemberId, RowState};
 use crate::model::{Atom, Column, Mode, RowKey};
 
 /// Our atom as the wire has it; references by key must have been resolved.
@@ -108,9 +106,9 @@ impl<U: Ord + Clone> Diff<U> {
         if self.dirty.all {
             self.mark_everything();
         }
-        let mut seen_keys = BTreeSet::new();
+        let mut seen_keys = Vec::new();
         while !self.dirty.keys.is_empty() || !self.dirty.rows.is_empty() {
-            let keys = std::mem::take(&mut self.dirty.keys);
+            let keys = distinct(&mut self.dirty.keys);
             for key in &keys {
                 if self.keys.is_live(*key) {
                     self.evaluate_key(*key);
@@ -120,16 +118,16 @@ impl<U: Ord + Clone> Diff<U> {
                 }
             }
             seen_keys.extend(keys);
-            for uuid in std::mem::take(&mut self.dirty.rows) {
+            for uuid in distinct(&mut self.dirty.rows) {
                 self.evaluate_surplus(uuid);
                 for (parent, column) in self.actual.parents(uuid).to_vec() {
                     let element = (parent, column, wire::Atom::Uuid(uuid));
-                    self.dirty.removes.insert(element);
+                    self.dirty.removes.push(element);
                 }
             }
         }
-        let Dirty { adds, removes, .. } = std::mem::take(&mut self.dirty);
-        for (parent, column, atom) in removes {
+        let adds = distinct(&mut self.dirty.adds);
+        for (parent, column, atom) in distinct(&mut self.dirty.removes) {
             // An element that went may be wanted.
             for key in self.possible_keys(parent) {
                 for elem in self.possible_elements(column, &atom) {
@@ -144,7 +142,7 @@ impl<U: Ord + Clone> Diff<U> {
             }
             self.evaluate_add(member);
         }
-        for key in seen_keys {
+        for key in distinct(&mut seen_keys) {
             if self.keys.is_live(key) {
                 self.keys.release(key);
             }
@@ -160,10 +158,10 @@ impl<U: Ord + Clone> Diff<U> {
             self.dirty.adds.extend(members);
         }
         for (uuid, row) in self.actual.iter() {
-            self.dirty.rows.insert(uuid);
+            self.dirty.rows.push(uuid);
             for column in row.table.columns().filter(|c| c.mode() == Mode::Shared) {
                 for atom in element_atoms(&row.wire, column) {
-                    self.dirty.removes.insert((uuid, column, atom));
+                    self.dirty.removes.push((uuid, column, atom));
                 }
             }
         }
@@ -188,9 +186,9 @@ impl<U: Ord + Clone> Diff<U> {
         self.evaluate_row(key);
         let record = &self.keys[key];
         self.dirty.rows.extend(record.natural.iter().copied());
-        self.dirty.rows.insert(record.uuid);
+        self.dirty.rows.push(record.uuid);
         for (parent, column) in &record.memberships {
-            self.dirty.adds.insert((*parent, *column, Elem::Row(key)));
+            self.dirty.adds.push((*parent, *column, Elem::Row(key)));
         }
         if now == before {
             return;
@@ -224,7 +222,7 @@ impl<U: Ord + Clone> Diff<U> {
         {
             for column in row.table.columns().filter(|c| c.mode() == Mode::Shared) {
                 for atom in element_atoms(&row.wire, column) {
-                    self.dirty.removes.insert((uuid, column, atom));
+                    self.dirty.removes.push((uuid, column, atom));
                 }
             }
         }
@@ -271,7 +269,7 @@ impl<U: Ord + Clone> Diff<U> {
     /// Whether a contribution is not in the database.
     fn lacks(&self, member: &MemberId) -> bool {
         let (key, column, elem) = member;
-        let Some(owner) = self.desired.owner(*key, *column, elem) else {
+        let Some(owner) = self.desired.owner(&self.keys, *key, *column, elem) else {
             return false;
         };
         if self.missing.contains(column) {
@@ -334,12 +332,15 @@ impl<U: Ord + Clone> Diff<U> {
         if let Some(parent_key) = parent_key {
             let wanted = self
                 .possible_elements(*column, atom)
-                .into_iter()
                 .filter(|elem| match elem {
                     Elem::Row(key) => self.locate(*key).0 == child,
                     Elem::Value(_) => true,
                 })
-                .any(|elem| self.desired.owners(parent_key, *column, &elem).is_some());
+                .any(|elem| {
+                    self.desired
+                        .owner(&self.keys, parent_key, *column, &elem)
+                        .is_some()
+                });
             if wanted {
                 return false;
             }
@@ -358,26 +359,25 @@ impl<U: Ord + Clone> Diff<U> {
     }
 
     /// The keys that a row may stand for.
-    fn possible_keys(&self, uuid: Uuid) -> BTreeSet<KeyId> {
+    fn possible_keys(&self, uuid: Uuid) -> impl Iterator<Item = KeyId> + use<U> {
         let natural = self.actual.get(uuid).and_then(|row| row.natural);
-        natural.into_iter().chain(self.keys.of_uuid(uuid)).collect()
+        let own = self.keys.of_uuid(uuid).filter(|key| natural != Some(*key));
+        natural.into_iter().chain(own)
     }
 
     /// The elements that an atom of the database may stand for.
-    fn possible_elements(&self, column: Column, atom: &wire::Atom) -> BTreeSet<Elem> {
-        if column.refers().is_some()
-            && let Some(uuid) = atom.as_uuid()
-        {
-            return self
-                .possible_keys(uuid)
-                .into_iter()
-                .map(Elem::Row)
-                .collect();
-        }
-        crate::model::atom_from_wire(column.def().key, atom)
-            .map(Elem::Value)
-            .into_iter()
-            .collect()
+    fn possible_elements(
+        &self,
+        column: Column,
+        atom: &wire::Atom,
+    ) -> impl Iterator<Item = Elem> + use<U> {
+        let uuid = atom.as_uuid().filter(|_| column.refers().is_some());
+        let rows = uuid.map(|uuid| self.possible_keys(uuid).map(Elem::Row));
+        let value = match uuid {
+            Some(_) => None,
+            None => crate::model::atom_from_wire(column.def().key, atom).map(Elem::Value),
+        };
+        rows.into_iter().flatten().chain(value)
     }
 
     /// Where a contribution would be in the database.
@@ -401,4 +401,12 @@ fn element_atoms(row: &wire::Row, column: Column) -> Vec<wire::Atom> {
     let atoms = row.atoms(column.name()).iter();
     let keys = row.pairs(column.name()).iter().map(|(key, _)| key);
     atoms.chain(keys).cloned().collect()
+}
+
+/// Takes what was gathered, each once, in order.
+fn distinct<T: Ord>(gathered: &mut Vec<T>) -> Vec<T> {
+    let mut taken = std::mem::take(gathered);
+    taken.sort_unstable();
+    taken.dedup();
+    taken
 }

@@ -96,12 +96,13 @@ pub struct Diff<U> {
     dirty: Dirty,
 }
 
+/// What has to be evaluated again. Lists, as marking is what happens most; they are sorted when they are used.
 #[derive(Debug, Default)]
 struct Dirty {
-    keys: BTreeSet<KeyId>,
-    rows: BTreeSet<Uuid>,
-    adds: BTreeSet<MemberId>,
-    removes: BTreeSet<ElementId>,
+    keys: Vec<KeyId>,
+    rows: Vec<Uuid>,
+    adds: Vec<MemberId>,
+    removes: Vec<ElementId>,
     all: bool,
 }
 
@@ -153,8 +154,8 @@ impl<U: Ord + Clone> Diff<U> {
         }
         self.dirty.keys.extend(touched.keys);
         for member in touched.members {
-            self.dirty.keys.insert(member.0);
-            self.dirty.adds.insert(member);
+            self.dirty.keys.push(member.0);
+            self.dirty.adds.push(member);
         }
     }
 
@@ -195,13 +196,20 @@ impl<U: Ord + Clone> Diff<U> {
         self.pending.is_empty()
     }
 
-    /// Whether the database holds what the unit wants, and nothing that only it wanted before.
+    /// Whether the database holds what the unit wants, and nothing that only it wanted before. A unit that lost a row
+    /// to another is never clean.
     pub fn is_clean(&mut self, unit: &U) -> bool {
         self.evaluate();
         if let Some(id) = self.desired.id(unit) {
             let rows = self.desired.rows_of(id);
             let members = self.desired.members_of(id);
-            if rows.iter().any(|key| self.pending.rows.contains_key(key))
+            let lost = |key: &KeyId| {
+                let claim = self.desired.claim(&self.keys, *key);
+                claim.is_some_and(|(winner, _)| winner != id)
+            };
+            if rows
+                .iter()
+                .any(|key| self.pending.rows.contains_key(key) || lost(key))
                 || members.iter().any(|m| self.pending.adds.contains(m))
             {
                 return false;

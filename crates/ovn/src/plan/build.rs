@@ -63,6 +63,7 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
         self.rows();
         self.adds();
         self.removals();
+        self.losers();
         let batches = self.emit(self.options.max_ops);
         Plan {
             batches,
@@ -183,10 +184,8 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
         let record = &self.diff.keys[key];
         let table = record.key.table;
         let contained = || {
-            record
-                .memberships
-                .iter()
-                .any(|(parent, column)| column.contains() == Some(table) && self.available(*parent))
+            let mut places = self.diff.desired.places(&self.diff.keys, key);
+            places.any(|(parent, _)| self.available(parent))
         };
         let filled = || {
             table
@@ -245,6 +244,10 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
                 Elem::Row(target) => self.available(*target),
                 Elem::Value(_) => true,
             })
+            .filter(|elem| {
+                let desired = &self.diff.desired;
+                desired.owner(&self.diff.keys, key, column, elem).is_some()
+            })
             .collect()
     }
 
@@ -283,6 +286,21 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
         }
     }
 
+    /// Units that have to do without a row of theirs.
+    fn losers(&mut self) {
+        for conflict in self.diff.conflicts() {
+            if conflict.entry.is_none() {
+                for unit in conflict.losers {
+                    self.held.insert(Held::Lost {
+                        key: conflict.key.clone(),
+                        unit,
+                        to: conflict.winner.clone(),
+                    });
+                }
+            }
+        }
+    }
+
     fn note_object(&mut self, key: KeyId, unit: &U) {
         if let Some((_, row)) = self.diff.desired.claim(&self.diff.keys, key)
             && let Some(source) = row.external_id(SOURCE_KEY)
@@ -297,7 +315,7 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
         let diff = self.diff;
         for member in &diff.pending.adds {
             let (key, column, elem) = member;
-            let Some(owner) = diff.desired.owner(*key, *column, elem) else {
+            let Some(owner) = diff.desired.owner(&diff.keys, *key, *column, elem) else {
                 continue;
             };
             let unit = self.unit(owner.unit);
@@ -418,11 +436,10 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
 
     /// Whether a row keeps a container when it is taken out of this one: without any the database forgets it.
     fn stays(&self, key: KeyId, element: &(Uuid, Column, wire::Atom)) -> bool {
-        let record = &self.diff.keys[key];
-        record.memberships.iter().any(|(parent, column)| {
-            column.contains() == Some(record.key.table)
-                && self.available(*parent)
-                && (self.diff.locate(*parent).0, *column) != (Some(element.0), element.1)
+        let mut places = self.diff.desired.places(&self.diff.keys, key);
+        places.any(|(parent, column)| {
+            self.available(parent)
+                && (self.diff.locate(parent).0, column) != (Some(element.0), element.1)
         })
     }
 
@@ -572,12 +589,9 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
                 .iter()
                 .any(|(parent, _)| *parent != uuid && !going.contains(parent));
             let moves = self.diff.claimed(*child).is_some_and(|key| {
-                let table = self.diff.keys[key].key.table;
-                let memberships = &self.diff.keys[key].memberships;
-                memberships.iter().any(|(parent, column)| {
-                    column.contains() == Some(table)
-                        && self.available(*parent)
-                        && self.diff.locate(*parent).0 != Some(uuid)
+                let mut places = self.diff.desired.places(&self.diff.keys, key);
+                places.any(|(parent, _)| {
+                    self.available(parent) && self.diff.locate(parent).0 != Some(uuid)
                 })
             });
             !elsewhere && !moves

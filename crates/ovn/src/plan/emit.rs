@@ -112,9 +112,9 @@ impl<U: Ord + Clone> Builder<'_, U> {
         }
         // A row that comes without its place is forgotten by the database: the place is in this group or another.
         for key in &group.inserts {
-            for (parent, column) in &self.diff.keys[*key].memberships {
-                if column.contains().is_some() && self.coming.contains(parent) {
-                    need(*parent);
+            for (parent, _) in self.diff.desired.places(&self.diff.keys, *key) {
+                if self.coming.contains(&parent) {
+                    need(parent);
                 }
             }
         }
@@ -147,7 +147,7 @@ impl<U: Ord + Clone> Builder<'_, U> {
         let mut element_steps = Vec::new();
         for member in adds {
             let (key, column, elem) = member;
-            let Some(owner) = diff.desired.owner(*key, *column, elem) else {
+            let Some(owner) = diff.desired.owner(&diff.keys, *key, *column, elem) else {
                 continue;
             };
             element_steps.push(Step::Add {
@@ -192,9 +192,9 @@ impl<U: Ord + Clone> Builder<'_, U> {
                 .collect();
             let mut units = own.clone();
             for (column, elements) in initial.remove(&key).unwrap_or_default() {
-                let owners = elements
-                    .iter()
-                    .filter_map(|elem| Some((elem, diff.desired.owner(key, column, elem)?)));
+                let owners = elements.iter().filter_map(|elem| {
+                    Some((elem, diff.desired.owner(&diff.keys, key, column, elem)?))
+                });
                 let mut atoms = Vec::new();
                 let mut pairs = Vec::new();
                 for (elem, owner) in owners {

@@ -162,6 +162,8 @@ pub enum Step {
 pub enum Held<U> {
     /// Somebody else's row has the name.
     Foreign { key: RowKey, uuid: Uuid, unit: U },
+    /// Another unit has the row.
+    Lost { key: RowKey, unit: U, to: U },
     /// The row that should contain it is not there, or nothing says which one.
     Orphan { key: RowKey, unit: U },
     /// A contribution to or of a row that is not there.

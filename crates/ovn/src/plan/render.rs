@@ -121,6 +121,9 @@ impl<U: fmt::Display> fmt::Display for Held<U> {
                 f,
                 "{key} of {unit}: another row has this name ({uuid}); remove or rename it"
             ),
+            Self::Lost { key, unit, to } => {
+                write!(f, "{key} of {unit}: {to} wants it too and has it")
+            }
             Self::Orphan { key, unit } => {
                 write!(f, "{key} of {unit}: the row it belongs into is not there")
             }

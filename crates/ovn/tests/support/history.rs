@@ -195,6 +195,8 @@ pub enum Event {
     Vpc(Option<u8>),
     Subnet(u8, Option<u8>),
     Port(u8, Option<(u8, u8, u8)>),
+    /// Another unit wants the same port, elsewhere.
+    Twin(u8, Option<(u8, u8, u8)>),
     Policy(u8, Option<(u8, u8)>),
     Service(u8, Option<u8>),
     /// Somebody edits the database.
@@ -245,6 +247,8 @@ pub fn events() -> impl Strategy<Value = Vec<Event>> {
         3 => (0..3u8, opt(0..6)).prop_map(|(i, v)| Event::Subnet(i, v)),
         6 => (0..4u8, proptest::option::weighted(0.8, (0..3u8, 0..9u8, 0..16u8)))
             .prop_map(|(i, p)| Event::Port(i, p)),
+        1 => (0..4u8, proptest::option::weighted(0.5, (0..3u8, 0..9u8, 0..16u8)))
+            .prop_map(|(i, p)| Event::Twin(i, p)),
         3 => (0..3u8, proptest::option::weighted(0.8, (0..6u8, 0..5u8)))
             .prop_map(|(i, p)| Event::Policy(i, p)),
         2 => (0..4u8, opt(0..6)).prop_map(|(i, v)| Event::Service(i, v)),
@@ -314,6 +318,11 @@ impl<B: Backend> World<B> {
             Event::Vpc(v) => set("vpc".into(), v.map(vpc)),
             Event::Subnet(i, v) => set(format!("subnet/{i}"), v.map(|v| subnet(*i, v))),
             Event::Port(i, p) => set(format!("port/{i}"), p.map(|(s, a, g)| port(*i, s, a, g))),
+            // The one sorts before, the other behind the port that it copies.
+            Event::Twin(i, p) => set(
+                format!("{}/{i}", if i % 2 == 0 { "a" } else { "z" }),
+                p.map(|(s, a, g)| port(*i, s, a, g)),
+            ),
             Event::Policy(i, p) => set(format!("policy/{i}"), p.map(|(r, a)| policy(*i, r, a))),
             Event::Service(i, v) => set(format!("service/{i}"), v.map(|v| service(*i, v))),
             Event::Human(human) => self.human(human),
@@ -604,6 +613,16 @@ impl<B: Backend> World<B> {
             }
         }
         let text = texts.join("and then ");
+        let mut places = BTreeMap::new();
+        for switch in self.backend.memory().rows("Logical_Switch").values() {
+            for port in switch.uuids("ports") {
+                *places.entry(port).or_insert(0) += 1;
+            }
+        }
+        assert!(
+            places.values().all(|n| *n == 1),
+            "a port in two switches: {text}"
+        );
         let after = self.foreign();
         for (uuid, row) in before {
             assert_eq!(after.get(&uuid), Some(&row), "{text}");
