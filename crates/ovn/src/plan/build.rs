@@ -6,6 +6,7 @@ use ovsdb::wire;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
+use super::deletes::object;
 use super::{Held, Options, Plan};
 use crate::diff::{Change, Diff, Elem, KeyId, MemberId, Owner, RowState, UnitId};
 use crate::fragment::SOURCE_KEY;
@@ -34,15 +35,15 @@ pub(super) struct Group {
 
 pub(super) struct Builder<'a, U> {
     pub diff: &'a Diff<U>,
-    options: &'a Options<U>,
+    pub options: &'a Options<U>,
     pub groups: BTreeMap<GroupKey<U>, Group>,
     /// Groups of root rows that go, after everything else.
     pub last: BTreeMap<GroupKey<U>, Group>,
     /// Rows that this plan inserts.
     pub coming: BTreeSet<KeyId>,
-    held: BTreeSet<Held<U>>,
+    pub held: BTreeSet<Held<U>>,
     /// Units by the object that their rows name, for rows whose unit is not known any more.
-    objects: BTreeMap<SmolStr, U>,
+    pub objects: BTreeMap<SmolStr, U>,
 }
 
 impl<'a, U: Ord + Clone> Builder<'a, U> {
@@ -81,7 +82,7 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
         Some(self.unit(unit))
     }
 
-    fn allowed(&mut self, unit: &U) -> bool {
+    pub fn allowed(&mut self, unit: &U) -> bool {
         if self.options.parked.contains(unit) {
             self.held.insert(Held::Parked { unit: unit.clone() });
         }
@@ -98,7 +99,7 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
     }
 
     /// A row that is there, or will be when the plan is done.
-    fn available(&self, key: KeyId) -> bool {
+    pub fn available(&self, key: KeyId) -> bool {
         match self.diff.pending.rows.get(&key) {
             Some(RowState::Insert) => self.coming.contains(&key),
             Some(RowState::Blocked(_)) => false,
@@ -443,181 +444,6 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
         })
     }
 
-    /// The rows of ours that go.
-    fn choose_deletes(&mut self) -> BTreeSet<Uuid> {
-        let diff = self.diff;
-        let mut tables: BTreeMap<Table, Vec<Uuid>> = BTreeMap::new();
-        for uuid in &diff.pending.surplus {
-            if let Some(row) = diff.actual.get(*uuid) {
-                tables.entry(row.table).or_default().push(*uuid);
-            }
-        }
-        let mut going = BTreeSet::new();
-        for (table, uuids) in tables {
-            let owned = diff.actual.owned(table);
-            let braked = self.options.brakes.is_some_and(|brakes| {
-                uuids.len() > brakes.rows && uuids.len() * 100 > owned * usize::from(brakes.percent)
-            });
-            if braked {
-                let keys = uuids.iter().filter_map(|uuid| {
-                    let key = diff.actual.get(*uuid)?.natural?;
-                    Some(&diff.keys[key].key)
-                });
-                self.held.insert(Held::Brake {
-                    table,
-                    deletes: uuids.len(),
-                    owned,
-                    example: keys.min().cloned(),
-                });
-                continue;
-            }
-            for uuid in uuids {
-                let allowed = match self.former(uuid) {
-                    GroupKey::Unit(unit) => self.allowed(&unit),
-                    GroupKey::Object(_) => self.options.only.is_none(),
-                };
-                if allowed {
-                    going.insert(uuid);
-                }
-            }
-        }
-        // A row takes all that it contains with it: not if any of that is to stay. And it cannot go while a row that
-        // stays refers to it strongly.
-        loop {
-            let reasons: Vec<_> = going
-                .iter()
-                .filter_map(|uuid| {
-                    let row = diff.actual.get(*uuid)?;
-                    let key = row.natural.map(|key| diff.keys[key].key.clone());
-                    let inhabitants = self.inhabitants(*uuid, &going);
-                    let holder = self.holder(*uuid, &going);
-                    if let Some((parent, column)) = self.last_in(*uuid, &going) {
-                        let reason = Held::Last {
-                            key,
-                            uuid: *uuid,
-                            parent,
-                            column,
-                        };
-                        return Some((*uuid, reason));
-                    }
-                    let reason = match (inhabitants.is_empty(), holder) {
-                        (false, _) => Held::Inhabited {
-                            key,
-                            uuid: *uuid,
-                            inhabitants,
-                        },
-                        (true, Some((by, column))) => Held::Referenced {
-                            key,
-                            uuid: *uuid,
-                            by,
-                            column,
-                        },
-                        (true, None) => return None,
-                    };
-                    Some((*uuid, reason))
-                })
-                .collect();
-            if reasons.is_empty() {
-                return going;
-            }
-            for (uuid, reason) in reasons {
-                going.remove(&uuid);
-                self.held.insert(reason);
-            }
-        }
-    }
-
-    /// A column that must not be empty, would be without this row, and stays.
-    fn last_in(&self, uuid: Uuid, going: &BTreeSet<Uuid>) -> Option<(Uuid, Column)> {
-        let diff = self.diff;
-        let parents = diff.actual.parents(uuid).iter().copied();
-        parents
-            .filter(|(parent, column)| column.def().min > 0 && !going.contains(parent))
-            .find(|(parent, column)| {
-                let Some(row) = diff.actual.get(*parent) else {
-                    return false;
-                };
-                let emptied = row
-                    .wire
-                    .uuids(column.name())
-                    .all(|element| going.contains(&element));
-                let refilled = || {
-                    diff.claimed(*parent).is_some_and(|key| {
-                        let mut adds = self.groups.values().flat_map(|group| &group.adds);
-                        adds.any(|(k, c, _)| (*k, *c) == (key, *column))
-                    })
-                };
-                emptied && !refilled()
-            })
-    }
-
-    /// A strong reference to a row that will still be there when it is to go.
-    fn holder(&self, uuid: Uuid, going: &BTreeSet<Uuid>) -> Option<(Uuid, Column)> {
-        let diff = self.diff;
-        diff.actual
-            .holders(uuid)
-            .iter()
-            .copied()
-            .find(|(holder, column)| {
-                let element = (*holder, *column, wire::Atom::Uuid(uuid));
-                let removed = diff.pending.removes.contains(&element);
-                let updated = || {
-                    diff.claimed(*holder).is_some_and(|key| {
-                        self.groups.values().any(|group| {
-                            group.updates.get(&key).is_some_and(|(_, changes)| {
-                                changes.iter().any(|change| change.column == *column)
-                            })
-                        })
-                    })
-                };
-                !going.contains(holder) && !removed && !updated()
-            })
-    }
-
-    /// The rows in a row that would be lost with it and must not be.
-    fn inhabitants(&self, uuid: Uuid, going: &BTreeSet<Uuid>) -> Vec<Uuid> {
-        let mut children = Vec::new();
-        self.diff.actual.children(uuid, &mut children);
-        children.retain(|child| {
-            if going.contains(child) {
-                return false;
-            }
-            let elsewhere = self
-                .diff
-                .actual
-                .parents(*child)
-                .iter()
-                .any(|(parent, _)| *parent != uuid && !going.contains(parent));
-            let moves = self.diff.claimed(*child).is_some_and(|key| {
-                let mut places = self.diff.desired.places(&self.diff.keys, key);
-                places.any(|(parent, _)| {
-                    self.available(parent) && self.diff.locate(parent).0 != Some(uuid)
-                })
-            });
-            !elsewhere && !moves
-        });
-        children
-    }
-
-    /// The group that a row which nobody wants belongs to.
-    fn former(&self, uuid: Uuid) -> GroupKey<U> {
-        let diff = self.diff;
-        let Some(row) = diff.actual.get(uuid) else {
-            return GroupKey::Object(SmolStr::default());
-        };
-        let mut keys = row.natural.into_iter().chain(diff.keys.of_uuid(uuid));
-        let unit = keys.find_map(|key| diff.former_rows.get(&diff.keys[key].key));
-        if let Some(unit) = unit {
-            return GroupKey::Unit(unit.clone());
-        }
-        let source = row.wire.map_str("external_ids", SOURCE_KEY);
-        let object = object(source.unwrap_or_default());
-        match self.objects.get(object) {
-            Some(unit) => GroupKey::Unit(unit.clone()),
-            None => GroupKey::Object(object.into()),
-        }
-    }
-
     /// Whether a map of a row has an entry with this key.
     pub fn has_entry(&self, uuid: Uuid, column: Column, key: &wire::Atom) -> bool {
         let row = self.diff.actual.get(uuid);
@@ -631,11 +457,6 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
             .get(uuid)
             .is_some_and(|row| row.owner == Owner::Vendor)
     }
-}
-
-/// The object of a provenance: all before the rule.
-fn object(source: &str) -> &str {
-    source.split_once(' ').map_or(source, |(object, _)| object)
 }
 
 impl<U: Ord + Clone> Diff<U> {

@@ -7,6 +7,7 @@
 //! * What must not or cannot happen is held back, with the reason.
 
 mod build;
+mod deletes;
 mod emit;
 mod order;
 mod render;
