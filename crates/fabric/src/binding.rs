@@ -41,9 +41,13 @@ impl Inputs {
             .get(PUBLISHED)
             .map(|text| published_values(text))
             .unwrap_or_default();
+        let is_ours = |key: &str, value: &str| {
+            namespace.output_keys.contains(key)
+                || published.get(key).is_some_and(|written| written == value)
+        };
         let mut inputs = Self::default();
         for (key, value) in namespace.inputs() {
-            if published.get(key).is_some_and(|written| written == value) {
+            if is_ours(key, value) {
                 continue;
             }
             if key == keys::LOGICAL_SWITCH {
@@ -52,12 +56,13 @@ impl Inputs {
                 inputs.values.insert(key, value.trim().into());
             }
         }
-        // These three speak of the same subnets: if one is a list, a controller wrote them all.
+        // These three speak of the same subnets: if one whose writer is not known is a list, a controller wrote them all.
+        // A list of our own says nothing about the others, which a user may just have changed.
         let lists = |key: &str, separator| {
             namespace
                 .annotations
                 .get(key)
-                .is_some_and(|value| value.contains(separator))
+                .is_some_and(|value| value.contains(separator) && !is_ours(key, value))
         };
         if lists(keys::LOGICAL_SWITCH, ',')
             || lists(keys::CIDR, ';')
@@ -329,6 +334,19 @@ mod tests {
         let inputs = Inputs::of(&several);
         assert_eq!(inputs.switch, None);
         assert_eq!(inputs.keys().collect::<Vec<_>>(), [keys::PRIVATE]);
+        let mut chosen = several.annotations;
+        chosen.insert(keys::LOGICAL_SWITCH.into(), "blue".into());
+        let told = [keys::CIDR, keys::EXCLUDE_IPS].map(SmolStr::new);
+        let chosen = NamespaceView {
+            annotations: chosen,
+            output_keys: told.into(),
+            ..namespace(&[], &[])
+        };
+        assert_eq!(
+            Inputs::of(&chosen).switch.as_deref(),
+            Some("blue"),
+            "what we told a namespace about its two subnets does not keep it from choosing one"
+        );
         let ranges = namespace(
             &[(keys::EXCLUDE_IPS, "10.17.0.1,10.17.0.5..10.17.0.9")],
             &[],

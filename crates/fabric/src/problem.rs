@@ -99,7 +99,7 @@ pub mod reason {
     pub const SUBNET_NOT_ALLOWED: &str = "SubnetNotAllowed";
     /// A field that a namespace owns was edited on its Subnet and is put back.
     pub const PUT_BACK: &str = "NamespaceOwnsField";
-    /// A Subnet is being deleted and waits for its addresses.
+    /// A Subnet is being deleted, or is to have other addresses, and waits for those that are in use.
     pub const ADDRESSES_IN_USE: &str = "AddressesInUse";
     /// Two objects would have a port of one name.
     pub const NAME_TAKEN: &str = "PortNameTaken";

@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use api::keys;
 use api::v1::reason;
-use api::view::{NodeView, PodKey, PodView};
+use api::view::{PodKey, PodView};
 use net::{DualStack, Family, HasFamily, Mac, parse_ip};
-use smol_str::{SmolStr, ToSmolStr, format_smolstr};
+use smol_str::{SmolStr, ToSmolStr};
 
 use crate::desired::Patch;
-use crate::problem::{ObjectRef, Problem, reason as ours};
+use crate::problem::{Kind, ObjectRef, Problem, reason as ours};
 use crate::spec::Effective;
 use crate::{PortLease, World};
 
@@ -24,19 +24,27 @@ pub struct StaticRequest {
 }
 
 impl World {
-    /// Whether the pod needs a port: it exists, is not on its node's network, has not ended, has a node, and no Node's
-    /// port has the name of its own.
+    /// Whether the pod needs a port: it exists, is not on its node's network, has not ended, has a node, and no port of a
+    /// Node or Subnet has the name of its own.
     pub fn wants_port(&self, key: &PodKey) -> bool {
         self.pod(key)
             .is_some_and(|pod| !pod.host_network && pod.node.is_some() && pod.is_alive())
-            && self.shadowed_node(key).is_none()
+            && self.shadowed(key).is_none()
     }
 
-    /// The node whose port has the name of the pod's: `node-a` in the namespace `b`, and the Node `a.b`. The node has it;
-    /// whoever may make pods in a namespace must not keep a node out of the cluster.
-    fn shadowed_node(&self, key: &PodKey) -> Option<&NodeView> {
-        let rest = key.name.strip_prefix("node-")?;
-        self.node(&format_smolstr!("{rest}.{}", key.namespace))
+    /// The Node or Subnet that has a port of the name of the pod's: the Node `a.b` for the pod `node-a` in the namespace
+    /// `b`, the Subnet `x.b` in the VPC `v` for the pod `v-x` there. It keeps the name: whoever may make pods in a namespace
+    /// must not keep a node out of the cluster, or take a gateway's place.
+    fn shadowed(&self, key: &PodKey) -> Option<ObjectRef> {
+        let port = key.port_name();
+        if let Some(node) = port
+            .strip_prefix("node-")
+            .filter(|node| self.node(node).is_some())
+        {
+            return Some(ObjectRef::cluster(Kind::Node, node));
+        }
+        let subnet = self.layout().subnet_ports.get(&port)?;
+        Some(ObjectRef::cluster(Kind::Subnet, subnet.clone()))
     }
 
     /// The Subnets that a pod may take addresses from, in order of preference. Never empty.
@@ -47,11 +55,10 @@ impl World {
         let Some(pod) = self.pod(key) else {
             return Err(about(ours::NO_SUBNET, "the pod does not exist".to_owned()));
         };
-        if let Some(node) = self.shadowed_node(key) {
+        if let Some(owner) = self.shadowed(key) {
             let message = format!(
-                "the pod's port would be called {:?} like that of node {}; give the pod another name",
-                key.port_name(),
-                node.name
+                "the pod's port would be called {:?} like that of {owner}; give the pod another name",
+                key.port_name()
             );
             return Err(about(ours::NAME_TAKEN, message));
         }
@@ -96,10 +103,13 @@ impl World {
         if !layout.usable(name) {
             return Err(about(ours::NO_SUBNET, layout.why_unusable(name)));
         }
-        // What was allocated before stays; the annotation is the controller's own then.
+        // What was allocated before stays; the annotation is the controller's own then. The word of the pod's annotations
+        // for it is not enough: whoever makes pods writes them.
         let namespace = &pod.key.namespace;
         let record = self.namespace_record(namespace);
-        if !pod.is_allocated() && !layout.may_use(name, namespace, record) {
+        let holds = |lease: &PortLease| lease.subnet == name;
+        let allocated = self.lease(&pod.port_name()).is_some_and(holds);
+        if !allocated && !layout.may_use(name, namespace, record) {
             return Err(about(
                 ours::SUBNET_NOT_ALLOWED,
                 format!(

@@ -9,6 +9,7 @@ use api::v1::{GatewayType, SubnetSpec};
 use net::{Cidr, DualStack, HasFamily, IpRange, parse_ip, parse_ranges};
 use smol_str::SmolStr;
 
+use crate::compile::names::{router_port, switch_port};
 use crate::{Config, Shared};
 
 /// IPv6 asks every link to carry packets of this size (RFC 8200, section 5).
@@ -175,8 +176,10 @@ pub fn resolve(name: &str, spec: &SubnetSpec, config: &Config) -> Result<Effecti
             )
         },
     );
-    checks.that(vpc != name, || {
-        format!("the Subnet must not have the name of its VPC {vpc:?}")
+    checks.that(router_port(&vpc, name) != switch_port(name, &vpc), || {
+        format!(
+            "the Subnet must not have the name of its VPC {vpc:?}, or one that repeats in it: both ends of the link between them would be called the same"
+        )
     });
     checks.that(
         role == Role::Pods || (vpc == config.cluster_router && provider == keys::PROVIDER),
@@ -579,5 +582,7 @@ mod tests {
         assert!(resolve("blue", &sub, &Config::default()).is_ok());
         sub.vpc = "blue".into();
         assert!(errors(&sub).contains("name of its VPC"));
+        sub.vpc = "blue-blue".into();
+        assert!(errors(&sub).contains("called the same"));
     }
 }

@@ -25,6 +25,7 @@ const SWITCHES: &[&str] = &["sub-a", "sub.a", "ovn-default", "join", "sub", "nod
 const CIDRS: &[&str] = &[
     "10.16.0.0/16",
     "10.17.0.0/24",
+    "10.17.0.0/23",
     "10.17.0.128/25",
     "10.18.0.0/24,fd00:10:18::/120",
     "fd00:10:19::/120",
@@ -218,8 +219,13 @@ fn leases() -> impl Strategy<Value = Change> {
 }
 
 fn configs() -> impl Strategy<Value = Change> {
-    (any::<bool>(), select(&["sub-a", "ovn-default"][..])).prop_map(|(dns, default)| {
+    let choices = (any::<[bool; 2]>(), select(&["sub-a", "ovn-default"][..]));
+    choices.prop_map(|([dns, dual], default)| {
         let mut config = Config::default();
+        if dual {
+            config.default_subnet.cidrs = "10.16.0.0/16,fd00:10:16::/112".parse().unwrap();
+            config.join.cidrs = "100.64.0.0/16,fd00:100:64::/112".parse().unwrap();
+        }
         if dns {
             config.node_local_dns = vec!["169.254.20.10".parse().unwrap()];
         }

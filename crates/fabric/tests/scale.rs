@@ -1,7 +1,6 @@
 //! A change costs what it alters, however large the cluster is.
 //!
-//! Times are printed and not asserted:
-//! `FABRIC_PODS=100000 FABRIC_SUBNETS=1000 cargo test --release -p fabric --test scale -- --nocapture`.
+//! Times are printed and not asserted; `cargo bench -p fabric` measures a release build against budgets.
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "for tests alone")]
 

@@ -11,39 +11,45 @@ pub(crate) fn identifier(name: &str) -> SmolStr {
     if name.starts_with(|first: char| first.is_ascii_digit()) {
         text.push('_');
     }
-    for c in name.chars() {
-        text.push(if c.is_ascii_alphanumeric() || c == '_' {
-            c
-        } else {
-            '.'
-        });
-    }
+    text.push_str(&dotted(name));
     text.finish()
+}
+
+/// How a name stands within that of a port group.
+pub(crate) fn dotted(name: &str) -> SmolStr {
+    let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    name.chars()
+        .map(|c| if plain(c) { c } else { '.' })
+        .collect()
 }
 
 /// Port group of all pods of the default VPC on a node.
 pub fn node_group(world: &World, node: &str) -> SmolStr {
     let taken = world.layout().ambiguous.nodes.contains(node);
-    group(&format_smolstr!("node-{node}"), taken)
+    group(&format_smolstr!("node-{node}"), taken.then_some(("", node)))
 }
 
 /// Port group of the pods of a distributed subnet on a node.
 pub fn gateway_group(world: &World, subnet: &str, node: &str) -> SmolStr {
     let ambiguous = &world.layout().ambiguous;
     let taken = ambiguous.subnets.contains(subnet) || ambiguous.nodes.contains(node);
-    group(&format_smolstr!("{subnet}.{node}"), taken)
+    group(
+        &format_smolstr!("{subnet}.{node}"),
+        taken.then_some((subnet, node)),
+    )
 }
 
-/// The plain name, or one with a hash of it where another has the plain one.
-fn group(name: &str, taken: bool) -> SmolStr {
+/// The plain name, or one with a hash of its parts where another has the plain one. The parts, and not the name: the
+/// Subnet `a.b` on the node `c` and the Subnet `a` on the node `b.c` differ in them alone.
+fn group(name: &str, parts: Option<(&str, &str)>) -> SmolStr {
     let plain = identifier(name);
-    if !taken {
+    let Some((subnet, node)) = parts else {
         return plain;
-    }
+    };
     let mut text = SmolStrBuilder::new();
     text.push_str(&plain);
     text.push('_');
-    for octet in Mac::local_from(name.as_bytes()).octets() {
+    for octet in Mac::local_from(format!("{subnet}/{node}").as_bytes()).octets() {
         text.push_str(&format_smolstr!("{octet:02x}"));
     }
     text.finish()
@@ -76,21 +82,23 @@ mod tests {
 
     #[test]
     fn groups_have_upstreams_names() {
-        assert_eq!(group("node-node-0", false), "node.node.0");
-        assert_eq!(group("node-192.168.1.41", false), "node.192.168.1.41");
-        assert_eq!(group("ovn-default.node-0", false), "ovn.default.node.0");
+        assert_eq!(group("node-node-0", None), "node.node.0");
+        assert_eq!(group("node-192.168.1.41", None), "node.192.168.1.41");
+        assert_eq!(group("ovn-default.node-0", None), "ovn.default.node.0");
     }
 
     #[test]
     fn a_name_that_is_taken_gets_a_hash() {
-        assert_ne!(group("a-b.n", true), group("a.b.n", true));
-        assert_ne!(group("a-b.n", true), group("a-b.n", false));
-        assert!(ovn::matching::identifier(&group("a-b.n", true)).is_ok());
+        let taken = |subnet, node| group(&format!("{subnet}.{node}"), Some((subnet, node)));
+        assert_ne!(taken("a-b", "n"), taken("a.b", "n"));
+        assert_ne!(taken("a.b", "n"), taken("a", "b.n"));
+        assert_ne!(taken("a-b", "n"), group("a-b.n", None));
+        assert!(ovn::matching::identifier(&taken("a-b", "n")).is_ok());
     }
 
     #[test]
     fn a_digit_in_front_would_make_the_match_invalid() {
-        assert_eq!(group("10net.n1", false), "_10net.n1");
-        assert!(ovn::matching::identifier(&group("10net.n1", false)).is_ok());
+        assert_eq!(group("10net.n1", None), "_10net.n1");
+        assert!(ovn::matching::identifier(&group("10net.n1", None)).is_ok());
     }
 }

@@ -60,17 +60,13 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
             ));
             continue;
         }
-        let number = match family {
-            Family::V4 => "4",
-            Family::V6 => "6",
-        };
         reroute(
             fragment,
             &router,
             priority::NODE,
             dst(*address),
             *nexthop,
-            &[("node", name), ("address-family", number)],
+            &[("node", name), ("address-family", number(family))],
         );
     }
     fragment.rule("node-local DNS");
@@ -84,9 +80,17 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
                 priority::NODE,
                 pods.and(dst(*server)),
                 *nexthop,
-                &[("node", name)],
+                &[("node", name), ("address-family", number(family))],
             );
         }
     }
     compiled
+}
+
+/// How the Go implementation writes a family into `external_ids`.
+const fn number(family: Family) -> &'static str {
+    match family {
+        Family::V4 => "4",
+        Family::V6 => "6",
+    }
 }

@@ -120,7 +120,9 @@ fn accepted_text(state: &SubnetState, uid: &SmolStr) -> Option<String> {
 fn conditions(state: &SubnetState, missing: &[&str]) -> Vec<Condition> {
     let works = match &state.in_force {
         Some(subnet) if !subnet.is_ovn() => "SetNonOvnSubnetSuccess",
-        Some(subnet) if subnet.private && subnet.role != Role::Join => {
+        Some(subnet)
+            if subnet.private && subnet.role != Role::Join && !missing.contains(&"private") =>
+        {
             reason::SET_PRIVATE_LOGICAL_SWITCH_SUCCESS
         }
         _ => reason::RESET_LOGICAL_SWITCH_ACL_SUCCESS,

@@ -1,6 +1,6 @@
 //! Logical routers.
 
-use api::v1::{Condition, VpcStatus, condition_type, reason, unsupported};
+use api::v1::{Condition, VpcStatus, reason, unsupported};
 use ovn::{Fragment, nb};
 use smol_str::{SmolStr, ToSmolStr};
 
@@ -85,11 +85,6 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
         ));
         vec![unsupported]
     };
-    debug_assert!(
-        conditions
-            .iter()
-            .all(|c| c.kind == condition_type::UNSUPPORTED)
-    );
     compiled.desired.push(KubeState::Vpc(Box::new(VpcWrites {
         name: name.clone(),
         status: VpcStatus {

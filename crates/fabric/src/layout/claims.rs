@@ -17,22 +17,18 @@ pub(super) struct Claims {
     /// Address blocks, by the world that they must be unique in. Blocks of one world never overlap.
     blocks: BTreeMap<(SmolStr, IpAddr), (Cidr, SmolStr)>,
     /// Names of ports between switch and router, which two pairs can share: `a-b` with `c`, and `a` with `b-c`.
-    ports: BTreeMap<(Side, SmolStr), SmolStr>,
+    ports: BTreeMap<SmolStr, SmolStr>,
 }
 
-/// Which end of the link between a switch and its router.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Side {
-    Router,
-    Switch,
-}
-
-/// Both ends of a Subnet's link; none if OVN has no part in it.
-fn ports(subnet: &Effective) -> impl Iterator<Item = (Side, SmolStr)> {
+/// Both ends of a Subnet's link, the router's first; none if OVN has no part in it.
+///
+/// Ports of switches and of routers share one space of names: each is a `Port_Binding` of the southbound database, and
+/// ovn-northd leaves out the second of a name.
+pub(super) fn ports(subnet: &Effective) -> impl Iterator<Item = SmolStr> {
     let names = subnet.is_ovn().then(|| {
         [
-            (Side::Router, router_port(&subnet.vpc, &subnet.name)),
-            (Side::Switch, switch_port(&subnet.name, &subnet.vpc)),
+            router_port(&subnet.vpc, &subnet.name),
+            switch_port(&subnet.name, &subnet.vpc),
         ]
     });
     names.into_iter().flatten()
@@ -94,7 +90,7 @@ impl Claims {
     pub(super) fn sharing(&self, subnet: &Effective) -> Option<(SmolStr, &SmolStr)> {
         ports(subnet).find_map(|port| {
             let owner = self.ports.get(&port)?;
-            Some((port.1, owner))
+            Some((port, owner))
         })
     }
 

@@ -1,22 +1,22 @@
 //! A Subnet while its state is being worked out, and the settling of conflicts between them.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use api::keys;
 use api::v1::{SubnetSpec, reason};
 use api::view::node_port_name;
-use net::{Cidr, DualStack};
+use net::{Cidr, DualStack, Family, HasFamily};
 use smol_str::SmolStr;
 
-use super::claims::Claims;
+use super::claims::{Claims, ports};
 use super::{Inventory, SubnetState, subnet_ref};
-use crate::Shared;
 use crate::binding::{Inputs, live_fields};
-use crate::compile::names::switch_port;
 use crate::problem::{ObjectRef, Problem, reason as ours};
 use crate::record::SubnetRecord;
 use crate::spec::{Effective, Memo, Slot, cluster_conflict};
+use crate::{Config, Shared};
 
 /// A Subnet while its state is being worked out.
 pub(super) struct Draft {
@@ -56,6 +56,9 @@ impl Draft {
             .filter(|accepted| accepted.uid == record.uid);
         let mut problems = Vec::new();
         let mut spec = Cow::Borrowed(&*record.spec);
+        if let Some(grown) = grown(name, &spec, config) {
+            spec = Cow::Owned(grown);
+        }
         let mut owner = None;
         let mut errors = Vec::new();
         if let Some(mark) = &record.mark {
@@ -72,17 +75,14 @@ impl Draft {
                     .err()
                     .unwrap_or_default();
             }
-            let before = past.map_or_else(|| vec![mark.clone()], |past| past.namers.clone());
-            let left = |listed: &String| {
-                before.iter().any(|namer| namer == listed)
-                    && !namers.iter().any(|namer| namer == listed)
-            };
-            spec.namespaces.retain(|listed| !left(listed));
-            for namer in &namers {
-                if !spec.namespaces.iter().any(|listed| listed == namer) {
-                    spec.namespaces.push(namer.to_string());
-                }
-            }
+            let before = past.map_or(std::slice::from_ref(mark), |past| &past.namers);
+            spec.namespaces
+                .retain(|listed| contains(&namers, listed) || !contains(before, listed));
+            let listed: BTreeSet<String> = spec.namespaces.iter().cloned().collect();
+            let new = namers
+                .iter()
+                .filter(|namer| !listed.contains(namer.as_str()));
+            spec.namespaces.extend(new.map(ToString::to_string));
         }
         let (parsed, wanted) = if errors.is_empty() {
             let reading = memo.read(name, Slot::Wanted, &spec, config);
@@ -124,10 +124,6 @@ impl Draft {
         }
     }
 
-    fn accepted_cidrs(&self) -> Option<DualStack<Cidr>> {
-        self.accepted.as_ref().map(|(effective, _)| effective.cidrs)
-    }
-
     pub(super) fn into_state(self) -> SubnetState {
         let abandoned = self.marked
             && self.namers.is_empty()
@@ -136,8 +132,9 @@ impl Draft {
         // One that left is remembered until the object's spec no longer lists it.
         let mut accepted_namers = self.past_namers;
         if self.refused.is_none() {
-            accepted_namers
-                .retain(|namer| self.written.namespaces.iter().any(|listed| listed == namer));
+            let written: BTreeSet<&str> =
+                self.written.namespaces.iter().map(String::as_str).collect();
+            accepted_namers.retain(|namer| written.contains(namer.as_str()));
             accepted_namers.extend(self.namers.iter().filter(|_| self.marked).cloned());
             accepted_namers.sort_unstable();
             accepted_namers.dedup();
@@ -163,6 +160,41 @@ impl Draft {
             deleting: self.deleting,
         }
     }
+}
+
+/// Whether a sorted list has the name.
+fn contains(sorted: &[SmolStr], name: &str) -> bool {
+    sorted
+        .binary_search_by(|candidate| candidate.as_str().cmp(name))
+        .is_ok()
+}
+
+/// The spec of one of the cluster's own Subnets with the family that it lacks and that the settings have: a cluster grows
+/// from one family to both by its flags, as in the Go implementation. What the Subnet has stays.
+fn grown(name: &str, spec: &SubnetSpec, config: &Config) -> Option<SubnetSpec> {
+    let (cidrs, gateways, excludes) = if *name == config.default_subnet.name {
+        let own = &config.default_subnet;
+        (own.cidrs, own.gateways, own.exclude_ips.as_slice())
+    } else if *name == config.join.name {
+        (config.join.cidrs, config.join.gateways, [].as_slice())
+    } else {
+        return None;
+    };
+    let held: DualStack<Cidr> = spec.cidr_block.parse().ok()?;
+    if !cidrs.is_dual() || held.is_dual() || held == DualStack::NONE {
+        return None;
+    }
+    let missing = |family| held.get(family).is_none();
+    let mut grown = spec.clone();
+    grown.cidr_block = DualStack::from_fn(|f| held.get(f).or(cidrs.get(f)).copied()).to_string();
+    if let Ok(gateway) = spec.gateway.parse::<DualStack<IpAddr>>() {
+        let added = |f| gateways.get(f).filter(|_| missing(f));
+        let both = DualStack::from_fn(|f| gateway.get(f).or(added(f)).copied());
+        grown.gateway = both.to_string();
+    }
+    let added = excludes.iter().filter(|range| missing(range.family()));
+    grown.exclude_ips.extend(added.map(ToString::to_string));
+    Some(grown)
 }
 
 /// Decides, in order of seniority, which spec of each Subnet is in force. Returns what is taken, and the order.
@@ -201,14 +233,17 @@ pub(super) fn grant<'a>(
                 reason::VALIDATE_LOGICAL_SWITCH_FAILED,
                 errors.join("; "),
             )),
-            Ok(effective) => conflict(
-                effective,
-                draft.accepted_cidrs(),
-                &granted,
-                &held,
-                inventory,
-            )
-            .map_or(Ok(()), Err),
+            Ok(effective) => {
+                let accepted = draft.accepted.as_ref().map(|(accepted, _)| &**accepted);
+                let in_use = || {
+                    let why = moved_in_use(accepted?, effective)?;
+                    let occupied = (inventory.occupied)(name);
+                    occupied.then(|| Problem::new(subnet_ref(name), ours::ADDRESSES_IN_USE, why))
+                };
+                conflict(effective, accepted, &granted, &held, inventory)
+                    .or_else(in_use)
+                    .map_or(Ok(()), Err)
+            }
         };
         let gone = draft.deleting && !(inventory.occupied)(name);
         let chosen = match (verdict, &draft.parsed) {
@@ -242,19 +277,48 @@ fn taken(object: &ObjectRef, port: &str, owner: &str) -> Problem {
     )
 }
 
-/// The node whose port in the join switch would be called as the Subnet's own port, if there were such a node.
-pub(super) fn node_of_switch_port(subnet: &Effective) -> Option<SmolStr> {
-    if !subnet.is_ovn() {
-        return None;
+/// The nodes whose port in the join switch would be called as one of the Subnet's own ports, if there were such nodes.
+pub(super) fn nodes_of_ports(subnet: &Effective) -> impl Iterator<Item = SmolStr> {
+    ports(subnet).filter_map(|port| port.strip_prefix("node-").map(SmolStr::new))
+}
+
+/// What speaks against other addresses for a Subnet whose addresses are in use: the pods that have them would lose their
+/// gateway, or their place in the network, and nobody could tell them.
+fn moved_in_use(accepted: &Effective, wanted: &Effective) -> Option<String> {
+    let advice =
+        "while addresses are in use; delete the pods that have them first, or make another Subnet";
+    if (&accepted.vpc, &accepted.provider) != (&wanted.vpc, &wanted.provider) {
+        return Some(format!(
+            "the Subnet cannot go from the VPC {:?} and the provider {:?} to {:?} and {:?} {advice}",
+            accepted.vpc, accepted.provider, wanted.vpc, wanted.provider
+        ));
     }
-    let port = switch_port(&subnet.name, &subnet.vpc);
-    port.strip_prefix("node-").map(SmolStr::new)
+    let kept = |(family, cidr): (Family, &Cidr)| {
+        wanted
+            .cidrs
+            .get(family)
+            .is_some_and(|new| new.covers(*cidr))
+    };
+    if !accepted.cidrs.by_family().all(kept) {
+        return Some(format!(
+            "the CIDR cannot change from {} to {}, which does not contain it, {advice}",
+            accepted.cidrs, wanted.cidrs
+        ));
+    }
+    let same = |(family, gateway)| wanted.gateways.get(family) == Some(gateway);
+    if !accepted.gateways.by_family().all(same) {
+        return Some(format!(
+            "the gateway cannot change from {} to {} {advice}",
+            accepted.gateways, wanted.gateways
+        ));
+    }
+    None
 }
 
 /// What stands against a spec that is valid by itself.
 pub(super) fn conflict(
     subnet: &Effective,
-    accepted: Option<DualStack<Cidr>>,
+    accepted: Option<&Effective>,
     granted: &Claims,
     held: &Claims,
     inventory: &Inventory<'_>,
@@ -281,7 +345,7 @@ pub(super) fn conflict(
             &format!("Subnet {owner:?} in its VPC"),
         ));
     }
-    let node = node_of_switch_port(subnet).filter(|node| inventory.nodes.contains_key(node));
+    let node = nodes_of_ports(subnet).find(|node| inventory.nodes.contains_key(node));
     if let (Some(node), None) = (node.as_deref(), accepted) {
         return Some(taken(
             &object,
@@ -316,8 +380,9 @@ pub(super) fn conflict(
         }
     }
     // What runs is not taken down because a node appeared or a setting changed.
-    let runs =
-        |cidr: Cidr| accepted.is_some_and(|accepted| accepted.get(cidr.family()) == Some(&cidr));
+    let runs = |cidr: Cidr| {
+        accepted.is_some_and(|accepted| accepted.cidrs.get(cidr.family()) == Some(&cidr))
+    };
     subnet
         .cidrs
         .into_iter()

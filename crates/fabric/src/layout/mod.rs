@@ -25,8 +25,8 @@ use crate::problem::{Kind, ObjectRef, Problem, reason as ours};
 use crate::record::{NamespaceRecord, SubnetRecord, VpcRecord};
 use crate::spec::{Effective, Memo};
 use crate::{Accepted, Config, Shared};
-use claims::Claims;
-use draft::{Draft, grant, node_of_switch_port};
+use claims::{Claims, ports};
+use draft::{Draft, grant, nodes_of_ports};
 pub(crate) use names::Ambiguous;
 use namespaces::namers;
 
@@ -87,6 +87,8 @@ pub struct Layout {
     pub(crate) ambiguous: Ambiguous,
     /// Nodes whose port has the name of a Subnet's port, and so cannot be made.
     pub blocked_nodes: BTreeMap<SmolStr, Problem>,
+    /// Ports of Subnets that a pod's could be called like, which has a dot in its name. By port, with the Subnet.
+    pub(crate) subnet_ports: BTreeMap<SmolStr, SmolStr>,
     /// Nodes whose address lies in a Subnet in force.
     pub node_conflicts: BTreeMap<SmolStr, Problem>,
 }
@@ -127,7 +129,7 @@ impl Layout {
             layout.bind(name, &draft);
             layout.subnets.insert(name.clone(), draft.into_state());
         }
-        layout.find_blocked_nodes(inventory);
+        layout.find_taken_names(inventory);
         layout.plan_creations(&namers, &mut claims, inventory);
         for name in inventory.namespaces.keys() {
             let state = layout.namespace(name, inventory);
@@ -162,12 +164,18 @@ impl Layout {
         }
     }
 
-    fn find_blocked_nodes(&mut self, inventory: &Inventory<'_>) {
+    fn find_taken_names(&mut self, inventory: &Inventory<'_>) {
         for (subnet, state) in &self.subnets {
-            let Some(node) = state.in_force.as_deref().and_then(node_of_switch_port) else {
+            let Some(effective) = state.in_force.as_deref() else {
                 continue;
             };
-            if inventory.nodes.contains_key(&node) {
+            let dotted = ports(effective).filter(|port| port.contains('.'));
+            self.subnet_ports
+                .extend(dotted.map(|port| (port, subnet.clone())));
+            for node in nodes_of_ports(effective) {
+                if !inventory.nodes.contains_key(&node) {
+                    continue;
+                }
                 let problem = Problem::new(
                     ObjectRef::cluster(Kind::Node, node.clone()),
                     ours::NAME_TAKEN,

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use smol_str::SmolStr;
 
-use crate::compile::names::identifier;
+use crate::compile::names::{dotted, identifier};
 
 /// Subnets and nodes whose plain names are taken.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -26,7 +26,7 @@ impl Ambiguous {
         let mut found = Self::default();
         let mut plain_nodes = BTreeSet::new();
         for node in nodes {
-            if !plain_nodes.insert(identifier(node)) {
+            if !plain_nodes.insert(dotted(node)) {
                 found.nodes.insert(node.clone());
             }
         }
@@ -100,5 +100,10 @@ mod tests {
         assert_eq!(find(&["a", "a-b"], &["b.c", "c"]).0, ["a-b"]);
         assert_eq!(find(&["a-b", "a"], &["b.c", "c"]).0, ["a"]);
         assert!(find(&["a", "a-b"], &["b.c", "d"]).0.is_empty());
+        assert_eq!(
+            find(&["a", "a-1"], &["1.c", "c"]).0,
+            ["a-1"],
+            "a digit in front of a node's name changes nothing within a group's"
+        );
     }
 }

@@ -140,12 +140,18 @@ impl World {
         }
     }
 
-    /// A Subnet that is to go waits for its last address; others do not mind.
+    /// A Subnet that is to go, or to have other addresses, waits for its last address; others do not mind.
     fn occupancy_changed(&mut self, subnet: SmolStr, dirty: &mut Dirty) {
-        self.stale |= self
-            .subnets
-            .get(&subnet)
-            .is_some_and(|record| record.deleting);
+        if let Some(record) = self.subnets.get(&subnet) {
+            let accepted = self.accepted.get(&subnet).or(record.accepted.as_ref());
+            let state = self.layout.subnets.get(&subnet);
+            let as_accepted = state.is_some_and(|state| {
+                let spec = state.spec.as_deref();
+                state.refused.is_none()
+                    && accepted.is_none_or(|accepted| Some(&accepted.spec) == spec)
+            });
+            self.stale |= record.deleting || !as_accepted;
+        }
         dirty.insert(Unit::Subnet(subnet));
     }
 
@@ -184,10 +190,7 @@ impl World {
             self.ports_on_node_are_dirty(&name, dirty);
             // A pod whose port has the same name must give way, or may come back.
             let port = node_port_name(&name);
-            let pod = port
-                .rsplit_once('.')
-                .map(|(pod, namespace)| PodKey::new(namespace, pod));
-            if pod.is_some_and(|pod| self.pods.contains_key(&pod)) {
+            if self.pod_of_port(&port).is_some() {
                 dirty.insert(Unit::Port(port));
             }
         }

@@ -81,6 +81,10 @@ impl World {
         }
         let blocked = differing(&old.blocked_nodes, &new.blocked_nodes);
         dirty.extend(blocked.cloned().map(Unit::Node));
+        // A pod whose port has the name of a Subnet's must give way, or may come back.
+        let ports = differing(&old.subnet_ports, &new.subnet_ports);
+        let ports = ports.filter(|port| self.pod_of_port(port).is_some());
+        dirty.extend(ports.cloned().map(Unit::Port));
         let nodes = differing(&old.node_conflicts, &new.node_conflicts);
         dirty.extend(nodes.cloned().map(Unit::Node));
     }

@@ -25,6 +25,13 @@ impl World {
         self.pods.values()
     }
 
+    /// The pod whose port has this name, if there is one.
+    pub(crate) fn pod_of_port(&self, port: &str) -> Option<&PodView> {
+        // A namespace has no dot in its name (RFC 1123 label).
+        let (pod, namespace) = port.rsplit_once('.')?;
+        self.pods.get(&PodKey::new(namespace, pod))
+    }
+
     pub fn node(&self, name: &str) -> Option<&NodeView> {
         self.nodes.get(name)
     }
