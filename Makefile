@@ -5,12 +5,16 @@ LAB    := target/debug/kube-ovn-lab
 FOCUS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help packages build cni prepare lint test test-unit test-lab test-e2e bench demo clean
+.PHONY: help toolchain packages build cni prepare lint test test-unit test-lab test-e2e bench demo clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
-packages: ## install the Debian packages that a lab needs, without starting any service
+toolchain: # what must be there before anything is built; said at once, not after the build
+	@command -v $(CARGO) >/dev/null || { echo "cargo: not found; get Rust 1.95 or later from https://rustup.rs" >&2; exit 1; }
+	@command -v go >/dev/null || { echo "go: not found; get Go 1.21 or later from https://go.dev/dl/ (it builds the lab's Kubernetes)" >&2; exit 1; }
+
+packages: toolchain ## install the Debian packages that a lab needs, without starting any service
 	@tools/install-packages
 
 build: ## all programs (target/debug)
