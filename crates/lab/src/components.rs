@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 
 use crate::command::capture;
-use crate::lab::{Lab, Launch, NAMESPACE, Node, PODS, PODS6, Place, SERVICES, SERVICES6};
+use crate::lab::{Lab, Launch, NAMESPACE, Node, Place};
 use crate::ovn;
 
 /// Port of the controller's /healthz, /readyz, /metrics.
@@ -82,20 +82,19 @@ pub fn controllers(lab: &Lab) -> Result<()> {
             ))
             .arg(format!("--ovn-nb-addr={}", lab.database(ovn::NB_PORT)))
             .arg(format!("--ovn-sb-addr={}", lab.database(ovn::SB_PORT)))
-            .arg(format!("--default-cidr={}", both(lab, PODS, PODS6)))
-            .arg("--default-gateway=".to_owned() + &both(lab, "10.16.0.1", "fd00:10:16::1"))
-            // What that generation of the system excluded by default: the seed's first pod has .11.
-            .arg(format!(
-                "--default-exclude-ips={}",
-                both(lab, "10.16.0.0..10.16.0.10", "fd00:10:16::1..fd00:10:16::a")
-            ))
+            .arg(format!("--default-cidr={}", lab.spec.pods()))
+            .args(
+                lab.spec
+                    .excluded()
+                    .map(|ranges| format!("--default-exclude-ips={ranges}")),
+            )
             .arg(format!(
                 "--node-switch-cidr={}",
-                both(lab, "100.64.0.0/16", "fd00:100:64::/112")
+                lab.spec.families("100.64.0.0/16", "fd00:100:64::/112")
             ))
             .arg(format!(
                 "--service-cluster-ip-range={}",
-                both(lab, SERVICES, SERVICES6)
+                lab.spec.services()
             ))
             // A lab is where fail-over is tried: seconds, not half a minute.
             .args([
@@ -115,14 +114,6 @@ pub fn controllers(lab: &Lab) -> Result<()> {
     Ok(())
 }
 
-fn both(lab: &Lab, v4: &str, v6: &str) -> String {
-    if lab.spec.dual_stack {
-        format!("{v4},{v6}")
-    } else {
-        v4.to_owned()
-    }
-}
-
 /// Start the daemon of a node, after its CNI plugins are in place.
 pub fn daemon(lab: &Lab, node: &Node) -> Result<()> {
     install(lab, node, &["loopback", "portmap"])?;
@@ -137,7 +128,7 @@ pub fn daemon(lab: &Lab, node: &Node) -> Result<()> {
         .arg("--bind-socket=/run/openvswitch/kube-ovn-daemon.sock")
         .arg(format!(
             "--service-cluster-ip-range={}",
-            both(lab, SERVICES, SERVICES6)
+            lab.spec.services()
         ))
         .arg("--cni-conf-dir=/etc/cni/net.d")
         .arg("--cni-conf-name=01-kube-ovn.conflist")

@@ -12,10 +12,7 @@ use serde_json::Value;
 
 use crate::cgroup;
 use crate::command::{capture, capture_with_input};
-use crate::lab::{
-    Cni, DNS, DNS6, Lab, Launch, Node, OUTSIDE, PODS, PODS6, REGISTRY, SERVICES, SERVICES6,
-    write_if_changed,
-};
+use crate::lab::{Cni, DNS, DNS6, Lab, Launch, Node, OUTSIDE, REGISTRY, write_if_changed};
 
 /// Admission plugins that a lab does without; each costs a look-up per request.
 const WITHOUT: &str = "StorageObjectInUseProtection,CertificateApproval,CertificateSigning,\
@@ -48,7 +45,10 @@ pub fn api(lab: &Lab) -> Result<()> {
             .arg("--etcd-servers=http://127.0.0.1:2379")
             .args(["--bind-address=0.0.0.0", "--secure-port=6443"])
             .arg(format!("--advertise-address={}", first.address()))
-            .arg(format!("--service-cluster-ip-range={}", services(lab)))
+            .arg(format!(
+                "--service-cluster-ip-range={}",
+                lab.spec.services()
+            ))
             .arg("--authorization-mode=Node,RBAC")
             .arg(format!("--client-ca-file={}", pki("ca.crt")))
             .arg(format!("--tls-cert-file={}", pki("apiserver.crt")))
@@ -149,14 +149,6 @@ pub fn managers(lab: &Lab) -> Result<()> {
             .args(common("kube-scheduler")),
     )?;
     Ok(())
-}
-
-fn services(lab: &Lab) -> String {
-    if lab.spec.dual_stack {
-        format!("{SERVICES},{SERVICES6}")
-    } else {
-        SERVICES.to_owned()
-    }
 }
 
 /// Run kubectl and return what it prints.
@@ -328,11 +320,7 @@ shutdownGracePeriod: 0s
 /// kube-proxy on a node.
 pub fn proxy(lab: &Lab, node: &Node) -> Result<()> {
     let file = lab.node_path(&node.name, "conf/kube-proxy.yaml");
-    let pods = if lab.spec.dual_stack {
-        format!("{PODS},{PODS6}")
-    } else {
-        PODS.to_owned()
-    };
+    let pods = lab.spec.pods();
     write_if_changed(
         &file,
         &format!(

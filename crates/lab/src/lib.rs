@@ -4,11 +4,11 @@
 //! |---|---|
 //! | [`preflight`] | what the machine must have, and how to get what is missing |
 //! | [`cache`], [`images`] | what is built once: Kubernetes' programs, container images |
-//! | [`lab`], [`process`] | a lab's parameters, directory and processes |
+//! | [`plan`], [`lab`], [`process`] | a lab's networks and options, its directory, its processes |
 //! | [`holder`], [`network`], [`relay`], [`cgroup`] | namespaces, mounts, wires, doors to the machine, cgroups |
 //! | [`ovn`], [`kubernetes`], [`components`] | what runs in a node |
 //! | [`up`], [`down`], [`status`] | the commands |
-//! | [`scenario`], [`stage`], [`scenarios`], [`demo`] | what is tried on a lab |
+//! | [`scenario`], [`stage`], [`traffic`], [`scenarios`], [`demo`] | what is tried on a lab |
 
 pub mod cache;
 pub mod cgroup;
@@ -23,6 +23,7 @@ pub mod lab;
 pub mod network;
 pub mod ovn;
 pub mod pki;
+pub mod plan;
 pub mod preflight;
 pub mod process;
 pub mod progress;
@@ -32,4 +33,5 @@ pub mod scenarios;
 pub mod stage;
 pub mod status;
 pub mod table;
+pub mod traffic;
 pub mod up;

@@ -56,6 +56,9 @@ struct UpArgs {
     /// Use the Kubernetes programs of this folder.
     #[arg(long, value_name = "DIR")]
     kubernetes_bin: Option<PathBuf>,
+    /// IPv4 addresses of the default subnet [default: 10.16.0.0/16].
+    #[arg(long, value_name = "CIDR")]
+    pod_cidr: Option<net::Cidr>,
     /// The network plugin; `bridge` is a baseline without the fabric.
     #[arg(long, value_enum, default_value = "kube-ovn", hide = true)]
     cni: Cni,
@@ -71,6 +74,7 @@ impl UpArgs {
             kube_proxy: !self.no_kube_proxy,
             dns: !self.no_dns,
             kubernetes_bin: self.kubernetes_bin.clone(),
+            pods: self.pod_cidr,
             cni: self.cni,
         }
     }

@@ -39,6 +39,8 @@ pub struct Wish {
     /// A folder with Kubernetes' programs.
     pub kubernetes_bin: Option<PathBuf>,
     /// See [`Spec`].
+    pub pods: Option<net::Cidr>,
+    /// See [`Spec`].
     pub cni: Cni,
 }
 
@@ -103,6 +105,7 @@ pub fn up(name: &str, wish: &Wish, progress: &Progress) -> Result<Lab> {
         kubernetes,
         kube_proxy: wish.kube_proxy,
         dns: wish.dns,
+        pods: wish.pods,
         cni: wish.cni,
     };
     let dir = Lab::dir_of(name);

@@ -30,6 +30,7 @@ scenarios![
     quiet_restart,
     node_comes_and_goes,
     clean_end,
+    another_default,
     five_hundred_pods,
 ];
 

@@ -1,6 +1,6 @@
 //! A node joins, is drained, deleted, and installed again under its old name; the others do not notice.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 
@@ -24,7 +24,9 @@ fn run(stage: &Stage<'_>) -> Result<()> {
     let ((), pings) = stage.pings_during(&first, second.address()?, || {
         let mut old = String::new();
         for generation in 0..2 {
+            let start = Instant::now();
             let system_id = come(stage, &mut lab, number, generation, &first)?;
+            let came = start.elapsed();
             ensure!(system_id != old, "the system-id is the old one");
             if !old.is_empty() {
                 gone(stage, &old)?;
@@ -38,6 +40,11 @@ fn run(stage: &Stage<'_>) -> Result<()> {
                 ensure!(rows == 0, "the join port of {name} is still there");
                 Ok(())
             })?;
+            stage.note(format!(
+                "a pod on the new node talks after {:.1} s; the node's traces are gone {:.1} s later",
+                came.as_secs_f64(),
+                (start.elapsed() - came).as_secs_f64()
+            ));
             old = system_id;
         }
         Ok(())
