@@ -1,27 +1,15 @@
-//! kube-ovn-controller: the adapters around the engine. See [`app`] for the tasks and channels.
-
-mod admin;
-mod app;
-mod clock;
-mod databases;
-mod flags;
-mod kinds;
-mod lease;
-mod metrics;
-mod notify;
-mod watch;
-mod writer;
+//! kube-ovn-controller. See [`controller::app`] for its tasks and channels.
 
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
+use controller::app;
+use controller::flags::Flags;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 use tracing_subscriber::EnvFilter;
-
-use flags::Flags;
 
 fn main() -> ExitCode {
     let flags = Flags::parse();

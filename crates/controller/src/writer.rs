@@ -1,6 +1,6 @@
 //! Kubernetes writes. The engine bounds how many are under way; each is one task.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use api::keys::FIELD_MANAGER;
 use api::v1::{Ip, Subnet, Vpc};
@@ -10,6 +10,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Api, Client, Resource};
 use serde::Serialize;
 use tokio::time::timeout;
+use tracing::debug;
 
 use crate::kinds::Watched;
 use crate::lease::Guard;
@@ -22,10 +23,13 @@ pub async fn execute(client: Client, write: KubeWrite, guard: Guard) -> KubeOutc
     if !guard.holds() {
         return KubeOutcome::Retry("the lease is not ours any more".to_owned());
     }
-    match timeout(LIMIT, send(client, write)).await {
+    let (verb, key, start) = (write.verb(), write.key(), Instant::now());
+    let outcome = match timeout(LIMIT, send(client, write)).await {
         Ok(outcome) => outcome,
         Err(_) => KubeOutcome::Unknown(format!("no answer within {} s", LIMIT.as_secs())),
-    }
+    };
+    debug!(verb, %key, took = ?start.elapsed(), done = matches!(outcome, KubeOutcome::Done(_)), "write");
+    outcome
 }
 
 async fn send(client: Client, write: KubeWrite) -> KubeOutcome {

@@ -73,6 +73,15 @@ impl Engine {
     /// A node keeps the join address that its annotations name, if it can.
     fn allocate_node(&mut self, name: &PortName, node: &SmolStr) -> Result<SmolStr, Problem> {
         let join = self.config.fabric.join.name.clone();
+        if self.world.subnet(&join).is_none() {
+            let message = format!("the join Subnet {join} is not in effect yet");
+            let node = ObjectRef::cluster(fabric::Kind::Node, node.clone());
+            return Err(Problem::new(
+                node,
+                fabric::problem::reason::NO_SUBNET,
+                message,
+            ));
+        }
         let view = self.world.node(node);
         let told = view
             .filter(|view| view.annotation(keys::ALLOCATED) == Some(keys::TRUE))

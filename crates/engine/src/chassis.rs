@@ -1,8 +1,8 @@
 //! Chassis of nodes that are gone or were installed anew.
 //!
 //! ovn-controller registers its node in the southbound database under the machine's system-id and never removes a
-//! predecessor. Until somebody does, every other node keeps a tunnel to it. A chassis is stale if it is known to be a
-//! node's (it carries our tag, or the host name of a node) and that node is gone or names another chassis.
+//! predecessor. Until somebody does, every other node keeps a tunnel to it. A chassis that a node names in its annotation
+//! is marked with that node; it is stale once the node is gone or names another one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -179,12 +179,17 @@ impl Engine {
                 }
                 continue;
             }
-            let is_stale = match (&chassis.node, of_node.get(chassis.hostname.as_str())) {
-                // Ours: stale once its node is gone, or names another one.
-                (Some(node), _) => of_node.get(node.as_str()).is_none_or(Option::is_some),
-                // The Go implementation's tag does not name the node.
-                (None, None) => chassis.vendor,
-                (None, Some(named)) => named.is_some(),
+            // A chassis without a mark may be a node's that is just being installed: it registers before its node
+            // names it.
+            let is_stale = match &chassis.node {
+                Some(node) => of_node.get(node.as_str()).is_none_or(Option::is_some),
+                // The Go implementation's mark does not name the node.
+                None => {
+                    chassis.vendor
+                        && of_node
+                            .get(chassis.hostname.as_str())
+                            .is_none_or(Option::is_some)
+                }
             };
             if is_stale && !chassis.remote && !self.sb.removed.contains_key(&chassis.name) {
                 ops.push(Operation::delete(CHASSIS, Condition::row(*uuid)));

@@ -140,9 +140,15 @@ impl Engine {
                     self.touch(ObjectKey::cluster(Kind::Subnet, subnet));
                 }
                 Err(problem) => {
-                    let notice = self.notice_of(&problem);
-                    self.notices
-                        .set(Source::Port(name.clone()), BTreeSet::from([notice]));
+                    // Nodes wait for the join Subnet at every first start; what is wrong with it, it says itself.
+                    let is_usual = matches!(owner, PortOwner::Node(_))
+                        && problem.reason == fabric::problem::reason::NO_SUBNET;
+                    let notices = if is_usual {
+                        BTreeSet::new()
+                    } else {
+                        BTreeSet::from([self.notice_of(&problem)])
+                    };
+                    self.notices.set(Source::Port(name.clone()), notices);
                     self.set_state(name, PortState::Waiting);
                     return;
                 }

@@ -10,6 +10,7 @@ mod common;
 
 use common::Lab;
 use engine::{Kind, ObjectKey};
+use serde_json::json;
 
 #[test]
 fn the_seeds_pods_get_the_seeds_addresses() {
@@ -140,4 +141,198 @@ fn a_restart_with_nothing_to_do_takes_its_epoch_and_writes_nothing_else() {
     assert_eq!(lab.kube.writes, [], "{:#?}", lab.trace);
     assert_eq!(lab.nb.commits, 1, "{:#?}", lab.trace);
     assert_eq!(lab.end_state(), before);
+}
+
+#[test]
+fn an_address_that_cannot_be_given_is_told_on_the_pod_and_harms_nobody() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    let fixed = |address: &str| json!({ "ovn.kubernetes.io/ip_address": address });
+    lab.pod_with("test-ns", "first", "n1", &fixed("10.17.0.50"));
+    lab.run();
+    lab.pod_with("test-ns", "second", "n1", &fixed("10.17.0.50"));
+    lab.pod_with("test-ns", "outside", "n1", &fixed("10.18.0.50"));
+    lab.pod_with("test-ns", "nonsense", "n1", &fixed("10.17.0.500"));
+    lab.pod("test-ns", "good", "n1");
+    lab.run();
+    let told: Vec<(&str, &str)> = lab
+        .notices
+        .iter()
+        .map(|n| (n.object.name.as_str(), n.reason.as_str()))
+        .collect();
+    assert!(
+        told.contains(&("second", "AcquireAddressFailed")),
+        "{told:?}"
+    );
+    assert!(
+        told.contains(&("outside", "AcquireAddressFailed")),
+        "{told:?}"
+    );
+    assert!(
+        told.contains(&("nonsense", "ValidatePodNetworkFailed")),
+        "{told:?}"
+    );
+    assert_eq!(told.len(), 3, "once each: {told:?}");
+    assert_eq!(lab.addresses()["test-ns/good"], "10.17.0.11");
+
+    // The address becomes free: who waits for it gets it.
+    lab.kube.delete(&ObjectKey::pod("test-ns", "first"));
+    lab.run();
+    assert_eq!(lab.addresses()["test-ns/second"], "10.17.0.50");
+}
+
+#[test]
+fn a_subnet_in_use_waits_for_its_addresses() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    let key = ObjectKey::cluster(Kind::Subnet, "extra");
+    lab.kube.put(
+        key.clone(),
+        json!({ "metadata": {}, "spec": { "cidrBlock": "10.20.0.0/24", "namespaces": ["extra"] } }),
+    );
+    lab.namespace("extra", &json!({}));
+    lab.run();
+    lab.pod("extra", "a", "n1");
+    lab.run();
+    assert_eq!(lab.addresses()["extra/a"], "10.20.0.2");
+    lab.kube.delete(&key);
+    lab.run();
+    assert!(
+        lab.kube.get(&key).is_some(),
+        "it went with an address in use"
+    );
+    assert!(
+        lab.nb
+            .rows("Logical_Switch")
+            .any(|(_, row)| row.str("name") == "extra")
+    );
+    lab.kube.delete(&ObjectKey::pod("extra", "a"));
+    lab.run();
+    assert!(lab.kube.get(&key).is_none(), "{:#?}", lab.trace);
+    assert!(
+        !lab.nb
+            .rows("Logical_Switch")
+            .any(|(_, row)| row.str("name") == "extra")
+    );
+    assert_eq!(lab.ips(), ["node-n1", "node-n2"]);
+}
+
+#[test]
+fn an_ip_resource_that_a_user_deletes_under_a_living_pod_comes_back() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    lab.pod("default", "a", "n1");
+    lab.run();
+    let before = lab.addresses();
+    let commits = lab.nb.commits;
+    lab.kube.delete(&ObjectKey::cluster(Kind::Ip, "a.default"));
+    lab.run();
+    assert_eq!(lab.ips(), ["a.default", "node-n1", "node-n2"]);
+    assert_eq!(lab.addresses(), before);
+    assert_eq!(
+        lab.nb.commits, commits,
+        "the running pod's rows were touched"
+    );
+}
+
+#[test]
+fn a_reinstalled_nodes_old_chassis_goes() {
+    use ovsdb::wire::{Datum, Operation, Row};
+    let chassis = |name: &str, host: &str| {
+        let row = Row::from([("name", name.into()), ("hostname", host.into())]);
+        Operation::insert(
+            "Chassis",
+            uuid::Uuid::new_v5(&uuid::Uuid::nil(), name.as_bytes()),
+            row,
+        )
+    };
+    let mut lab = Lab::new();
+    lab.seed();
+    let (outcome, deltas) = lab.sb.transact(&[
+        chassis("one", "n1"),
+        chassis("two", "n2"),
+        chassis("stranger", "elsewhere"),
+    ]);
+    assert_eq!(outcome, engine::CommitOutcome::Committed);
+    lab.event(engine::Event::Sb(engine::ReplicaEvent::Deltas(deltas)));
+    let names = |lab: &Lab| -> Vec<String> {
+        let mut names: Vec<_> = lab
+            .sb
+            .rows("Chassis")
+            .map(|(_, row)| row.str("name").to_owned())
+            .collect();
+        names.sort();
+        names
+    };
+    let says = |lab: &mut Lab, node: &str, chassis: &str| {
+        lab.kube
+            .edit(&ObjectKey::cluster(Kind::Node, node), |node| {
+                node["metadata"]["annotations"]["ovn.kubernetes.io/chassis"] = chassis.into();
+            });
+    };
+    lab.run();
+    says(&mut lab, "n1", "one");
+    says(&mut lab, "n2", "two");
+    lab.run();
+    assert_eq!(names(&lab), ["one", "stranger", "two"]);
+    let tagged = |row: &Row| row.get("external_ids").is_some_and(Datum::is_map);
+    assert_eq!(
+        lab.sb
+            .rows("Chassis")
+            .filter(|(_, row)| tagged(row))
+            .count(),
+        2
+    );
+
+    // The same name, another system-id.
+    let (_, deltas) = lab.sb.transact(&[chassis("new", "n1")]);
+    lab.event(engine::Event::Sb(engine::ReplicaEvent::Deltas(deltas)));
+    says(&mut lab, "n1", "new");
+    lab.run();
+    assert_eq!(names(&lab), ["new", "stranger", "two"]);
+    lab.kube.delete(&ObjectKey::cluster(Kind::Node, "n2"));
+    lab.run();
+    assert_eq!(names(&lab), ["new", "stranger"]);
+}
+
+#[test]
+fn a_flush_that_would_delete_too_much_waits_for_consent() {
+    let mut lab = Lab::with(engine::Config {
+        brakes: ovn::Brakes {
+            rows: 3,
+            percent: 30,
+        },
+        ..common::config()
+    });
+    lab.seed();
+    lab.run();
+    for pod in ["a", "b", "c", "d", "e", "f"] {
+        lab.pod("default", pod, "n1");
+    }
+    lab.run();
+    for pod in ["a", "b", "c", "d", "e", "f"] {
+        lab.kube.delete(&ObjectKey::pod("default", pod));
+    }
+    // All at once, as when a watch is lost.
+    let events: Vec<_> = std::mem::take(&mut lab.kube.news)
+        .into_iter()
+        .map(engine::Event::Kube)
+        .collect();
+    lab.at_once(events);
+    lab.run();
+    assert_eq!(lab.ports().len(), 8, "nothing may be deleted");
+    assert!(lab.engine.report().held.is_some());
+    assert_eq!(
+        lab.ips().len(),
+        8,
+        "no address is free before its rows are gone"
+    );
+    lab.event(engine::Event::ReleaseBrakes);
+    lab.run();
+    assert_eq!(lab.ports(), ["node-n1", "node-n2"]);
+    assert_eq!(lab.ips(), ["node-n1", "node-n2"]);
+    assert!(lab.engine.report().held.is_none());
 }

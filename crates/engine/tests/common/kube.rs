@@ -1,4 +1,5 @@
 //! An API server for tests: objects as JSON, versions, uids, finalizers, merge patches, preconditions, watch events.
+#![allow(dead_code, reason = "each test program uses its own part")]
 
 use std::collections::BTreeMap;
 

@@ -122,6 +122,12 @@ impl Lab {
         self.events.push_back(event);
     }
 
+    /// These events in one step.
+    pub fn at_once(&mut self, events: Vec<Event>) {
+        let effects = self.engine.step_all(events, self.now);
+        self.effects.extend(effects);
+    }
+
     /// Runs until nothing happens any more, timers included.
     pub fn run(&mut self) {
         for _ in 0..100_000 {

@@ -1,0 +1,13 @@
+//! The adapters around the [`engine`]: they carry events to it and its effects out. [`app`] has the picture.
+
+pub mod admin;
+pub mod app;
+pub mod clock;
+pub mod databases;
+pub mod flags;
+mod kinds;
+pub mod lease;
+mod metrics;
+mod notify;
+pub mod watch;
+mod writer;
