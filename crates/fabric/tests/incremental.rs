@@ -19,7 +19,7 @@ use testkit::objects::{namespace, node, pod, subnet, vpc};
 type Network = BTreeMap<Unit, Compiled>;
 
 /// A few names, so that histories meet themselves.
-const NAMES: &[&str] = &["a", "b", "node-n"];
+const NAMES: &[&str] = &["a", "b", "node-n", "ovn-cluster-sub"];
 const NODES: &[&str] = &["n1", "n-3", "n.3", "a.n1", "n.a", "ovn-cluster"];
 const SWITCHES: &[&str] = &["sub-a", "sub.a", "ovn-default", "join", "sub", "node", "a"];
 const CIDRS: &[&str] = &[

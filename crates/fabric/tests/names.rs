@@ -12,7 +12,7 @@ use fabric::{Change, Compiled, Config, PortLease, PortOwner, Unit, World, compil
 use net::Mac;
 use ovn::nb;
 use proptest::prelude::*;
-use proptest::sample::{select, subsequence};
+use proptest::sample::select;
 use smol_str::SmolStr;
 use testkit::objects::{namespace, node, pod, subnet, vpc};
 
@@ -90,15 +90,14 @@ fn is_told(network: &BTreeMap<Unit, Compiled>, unit: &Unit) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 1024, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn no_two_rows_have_one_name(
-        subnets in names(6),
+        subnets in names(7),
         nodes in names(5),
-        vpcs in subsequence(VPCS, 0..=VPCS.len()),
-        homes in proptest::collection::vec(select(VPCS), 6),
-        at_home in any::<[bool; 6]>(),
+        homes in proptest::collection::vec(proptest::option::weighted(0.5, select(VPCS)), 7),
+        chasing in any::<[bool; 7]>(),
         pods in proptest::collection::vec((names(2), select(NAMESPACES)), 1..4),
         nodes_first in any::<bool>(),
     ) {
@@ -106,17 +105,27 @@ proptest! {
             "join".into(),
             Some(Box::new(subnet("join", "100.64.0.0/16").build())),
         )];
-        for name in &vpcs {
+        for name in VPCS {
             changes.push(Change::Vpc((*name).into(), Some(Box::new(vpc(name)))));
         }
         for name in NAMESPACES {
             changes.push(Change::Namespace((*name).into(), Some(Box::new(namespace(name).view()))));
         }
+        let mut keys: BTreeSet<PodKey> =
+            pods.iter().map(|(name, space)| PodKey::new(*space, name[0].as_str())).collect();
+        let mut nodes: BTreeSet<String> = nodes.into_iter().collect();
         let mut put_subnets = Vec::new();
         for (n, name) in subnets.iter().enumerate() {
             let mut object = subnet(name, &format!("10.{}.0.0/24", 20 + n)).build();
-            if at_home[n] && vpcs.contains(&homes[n]) {
-                object.spec.vpc = homes[n].to_owned();
+            let home = homes[n].unwrap_or("ovn-cluster");
+            home.clone_into(&mut object.spec.vpc);
+            // Objects that go for the names of this one's ports.
+            for port in [format!("{home}-{name}"), format!("{name}-{home}")] {
+                if chasing[n] {
+                    nodes.extend(port.strip_prefix("node-").map(ToOwned::to_owned));
+                }
+                let pod = port.rsplit_once('.');
+                keys.extend(pod.map(|(pod, space)| PodKey::new(space, pod)));
             }
             put_subnets.push(Change::Subnet(name.as_str().into(), Some(Box::new(object))));
         }
@@ -128,9 +137,9 @@ proptest! {
         world.settle();
         world.apply_all(then);
         world.settle();
-        let keys: BTreeSet<PodKey> = pods.iter().map(|(name, space)| PodKey::new(*space, name[0].as_str())).collect();
+        let host = nodes.first().unwrap();
         for (n, key) in keys.iter().enumerate() {
-            let [pod, lease] = put_pod(key, &nodes[0], &subnets[0], n);
+            let [pod, lease] = put_pod(key, host, &subnets[0], n);
             world.apply(pod);
             if world.wants_port(key) {
                 world.apply(lease);
@@ -158,4 +167,28 @@ proptest! {
             prop_assert!(world.wants_port(key) || world.candidates(key).is_err(), "{key}");
         }
     }
+}
+
+/// Whoever waits for a name is told when it is free, and whoever loses it when it is taken.
+#[test]
+fn a_name_that_changes_hands_makes_both_dirty() {
+    let mut world = World::new(Config::default());
+    let put = |name: &str, cidr: &str| {
+        Change::Subnet(name.into(), Some(Box::new(subnet(name, cidr).build())))
+    };
+    let key = PodKey::new("b", "ovn-cluster-a");
+    world.apply_all([put("home", "10.20.0.0/24"), put("join", "100.64.0.0/16")]);
+    world.apply_all(put_node("n1", 0));
+    world.apply_all(put_pod(&key, "n1", "home", 0));
+    let port = Unit::Port(key.port_name());
+    assert!(!compile(&port, &world).fragment.is_empty());
+
+    let dirty = world.apply(put("a.b", "10.21.0.0/24"));
+    assert!(dirty.contains(&port), "{dirty:?}");
+    assert!(compile(&port, &world).fragment.is_empty());
+    assert!(world.candidates(&key).is_err());
+
+    let dirty = world.apply(Change::Subnet("a.b".into(), None));
+    assert!(dirty.contains(&port), "{dirty:?}");
+    assert!(!compile(&port, &world).fragment.is_empty());
 }
