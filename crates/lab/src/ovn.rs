@@ -190,19 +190,29 @@ pub fn node(lab: &Lab, node: &Node) -> Result<()> {
             || Ok(socket.exists().then_some(())),
         )?;
     }
-    // What the start script of the ovs-ovn image sets; the rest is the daemon's.
+    // What the start script of the ovs-ovn image sets; the rest is the daemon's. The socket's file is there a moment
+    // before somebody listens on it.
     let mut init = lab.command(place, "ovs-vsctl")?;
-    init.args(["--no-wait", "init", "--", "set", "Open_vSwitch", "."])
-        .arg(format!("external_ids:system-id={}", node.system_id))
-        .arg(format!("external_ids:hostname={}", node.name))
-        // In the database's text form a value with commas and colons must be a quoted string.
-        .arg(format!(
-            "external_ids:ovn-remote=\"{}\"",
-            lab.database(SB_PORT)
-        ))
-        .arg("external_ids:ovn-encap-type=geneve")
-        .arg(format!("external_ids:ovn-encap-ip={}", node.tunnel()))
-        .arg("external_ids:ovn-bridge-datapath-type=netdev");
+    init.args([
+        "--retry",
+        "--timeout=20",
+        "--no-wait",
+        "init",
+        "--",
+        "set",
+        "Open_vSwitch",
+        ".",
+    ])
+    .arg(format!("external_ids:system-id={}", node.system_id))
+    .arg(format!("external_ids:hostname={}", node.name))
+    // In the database's text form a value with commas and colons must be a quoted string.
+    .arg(format!(
+        "external_ids:ovn-remote=\"{}\"",
+        lab.database(SB_PORT)
+    ))
+    .arg("external_ids:ovn-encap-type=geneve")
+    .arg(format!("external_ids:ovn-encap-ip={}", node.tunnel()))
+    .arg("external_ids:ovn-bridge-datapath-type=netdev");
     capture(&mut init)?;
     std::fs::write(
         lab.node_path(&node.name, "conf/system-id.conf"),
@@ -232,7 +242,13 @@ fn bridge(lab: &Lab, node: &Node) -> Result<()> {
     let place = Place::Node(&node.name);
     capture(
         lab.command(place, "ovs-vsctl")?
-            .args(["--timeout=20", "--may-exist", "add-br", TUNNEL_BRIDGE])
+            .args([
+                "--retry",
+                "--timeout=20",
+                "--may-exist",
+                "add-br",
+                TUNNEL_BRIDGE,
+            ])
             .args(["--", "set", "bridge", TUNNEL_BRIDGE])
             .args(["datapath_type=netdev", "fail_mode=standalone"])
             // A malformed or repeated address is accepted here and shows up as random loss later.
