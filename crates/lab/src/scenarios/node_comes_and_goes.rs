@@ -43,7 +43,7 @@ fn run(stage: &Stage<'_>) -> Result<()> {
             stage.note(format!(
                 "a pod on the new node talks after {:.1} s; the node's traces are gone {:.1} s later",
                 came.as_secs_f64(),
-                (start.elapsed() - came).as_secs_f64()
+                start.elapsed().saturating_sub(came).as_secs_f64()
             ));
             old = system_id;
         }
