@@ -10,8 +10,50 @@ use net::{DualStack, Family, HasFamily, RangeSet};
 use smol_str::SmolStr;
 
 use crate::Engine;
+use crate::event::{Kind, ObjectKey};
 
 impl Engine {
+    /// Whether what the Subnet's object must carry before addresses of it are given out is stored: our finalizer, and
+    /// the spec that is in force (a restart would go by an older one).
+    pub(crate) fn is_stored(&self, subnet: &SmolStr) -> bool {
+        let key = ObjectKey::cluster(Kind::Subnet, subnet.clone());
+        match (self.subnets.get(subnet), self.states.subnets.get(subnet)) {
+            (Some(object), Some(writes)) => self.subnet_patch(&key, object, writes).is_none(),
+            _ => false,
+        }
+    }
+
+    /// Whether a port has to wait for a write to a Subnet that it could get addresses of; that is no problem of it.
+    pub(crate) fn waits_for_subnet(&self, owner: &PortOwner) -> bool {
+        match owner {
+            PortOwner::Pod(key) => self
+                .world
+                .candidates(key)
+                .is_ok_and(|all| all.iter().any(|subnet| !self.is_stored(&subnet.name))),
+            PortOwner::Node(_) => !self.is_stored(&self.config.fabric.join.name),
+        }
+    }
+
+    /// A node's lease grows when the join Subnet does: nodes need an address of each family. (Pods keep what they have.)
+    pub(crate) fn grow(&mut self, name: &PortName, owner: &PortOwner) {
+        let join = &self.config.fabric.join.name;
+        if let PortOwner::Node(_) = owner
+            && self.is_active()
+            && let (Some(subnet), Some(lease)) = (self.world.subnet(join), self.ipam.lease(name))
+            && lease.subnet == *join
+            && subnet
+                .cidrs
+                .families()
+                .any(|family| lease.addresses.get(family).is_none())
+            && self.is_stored(join)
+        {
+            // Nothing left: the Subnet's figures say so, and the node works with what it has.
+            let _ = self
+                .ipam
+                .allocate(join.clone(), name.clone(), &Request::any());
+        }
+    }
+
     /// Takes addresses in memory; returns the subnet.
     pub(crate) fn allocate(
         &mut self,

@@ -45,7 +45,7 @@ mod writes;
 use std::collections::{BTreeMap, BTreeSet};
 
 use api::v1::{Subnet, Vpc};
-use api::view::IpView;
+use api::view::{IpView, NodeView};
 use fabric::{Change, PortName, Unit, World, compile};
 use ipam::Ipam;
 use jiff::Timestamp;
@@ -239,6 +239,12 @@ impl Engine {
                     .push(Change::Namespace(namespace.name.clone(), Some(namespace)));
             }
             Object::Subnet(subnet) => {
+                // Ports may wait until this version is stored.
+                self.freed = true;
+                if key.name == self.config.fabric.join.name {
+                    self.todo_ports
+                        .extend(self.world.nodes().map(NodeView::port_name));
+                }
                 self.subnets.insert(key.name.clone(), (*subnet).clone());
                 self.changes
                     .push(Change::Subnet(key.name.clone(), Some(subnet)));

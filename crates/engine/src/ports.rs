@@ -133,6 +133,10 @@ impl Engine {
                 self.set_state(name, PortState::Waiting);
                 return;
             }
+            if self.waits_for_subnet(owner) {
+                self.set_state(name, PortState::Waiting);
+                return;
+            }
             match self.allocate(name, owner) {
                 Ok(subnet) => {
                     self.notices
@@ -198,6 +202,13 @@ impl Engine {
             self.withdraw(name, ip);
             return;
         }
+        self.grow(name, owner);
+        if self.is_active() && self.record_differs(name, ip) {
+            // The ledger comes first: rows follow what is stored.
+            self.set_state(name, PortState::Persisting);
+            self.touch(ip_key);
+            return;
+        }
         self.notices
             .set(Source::Port(name.clone()), BTreeSet::new());
         let lease = self.ipam.lease(name).map(|lease| PortLease {
@@ -224,6 +235,15 @@ impl Engine {
         } else {
             self.set_state(name, PortState::Ready);
         }
+    }
+
+    /// Whether the allocator says something else than the record.
+    fn record_differs(&self, name: &PortName, ip: &IpView) -> bool {
+        self.ipam.lease(name).is_some_and(|lease| {
+            lease.subnet != ip.subnet
+                || lease.addresses != ip.addresses
+                || ip.mac != Some(lease.mac)
+        })
     }
 
     /// The owner is gone, its record is not.

@@ -104,7 +104,7 @@ impl Engine {
     }
 
     /// Metadata and spec of a living Subnet.
-    fn subnet_patch(
+    pub(crate) fn subnet_patch(
         &self,
         key: &ObjectKey,
         subnet: &Subnet,

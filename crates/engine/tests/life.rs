@@ -336,3 +336,34 @@ fn a_flush_that_would_delete_too_much_waits_for_consent() {
     assert_eq!(lab.ips(), ["node-n1", "node-n2"]);
     assert!(lab.engine.report().held.is_none());
 }
+
+#[test]
+fn nodes_get_their_second_address_when_the_cluster_becomes_dual_stack() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    lab.pod("default", "a", "n1");
+    lab.run();
+    let mut config = common::config();
+    config.fabric.default_subnet.cidrs = "10.16.0.0/16,fd00:10:16::/112".parse().unwrap();
+    config.fabric.join.cidrs = "100.64.0.0/16,fd00:100:64::/112".parse().unwrap();
+    lab.restart_with(config);
+    lab.run();
+    let node = ObjectKey::cluster(Kind::Node, "n1");
+    assert_eq!(
+        lab.kube.annotation(&node, "ovn.kubernetes.io/ip_address"),
+        Some("100.64.0.2,fd00:100:64::2"),
+        "{:#?}",
+        lab.trace
+    );
+    let ip = lab
+        .kube
+        .get(&ObjectKey::cluster(Kind::Ip, "node-n1"))
+        .unwrap();
+    assert_eq!(ip["spec"]["v6IpAddress"], "fd00:100:64::2");
+    assert_eq!(
+        lab.addresses()["default/a"],
+        "10.16.0.2",
+        "a running pod keeps what it has"
+    );
+}

@@ -118,6 +118,12 @@ impl Lab {
         self.boot();
     }
 
+    /// The same, with other flags.
+    pub fn restart_with(&mut self, config: Config) {
+        self.config = config;
+        self.restart();
+    }
+
     pub fn event(&mut self, event: Event) {
         self.events.push_back(event);
     }
