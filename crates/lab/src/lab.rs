@@ -315,8 +315,23 @@ impl Lab {
         command
             .env("PATH", self.path())
             .env("KUBECONFIG", self.pki("admin.kubeconfig"))
-            .env("KUBECACHEDIR", self.dir.join("kubectl-cache"));
+            .env("KUBECACHEDIR", self.kubectl_cache());
         Ok(command)
+    }
+
+    fn kubectl_cache(&self) -> PathBuf {
+        self.dir.join("kubectl-cache")
+    }
+
+    /// Lets kubectl ask anew what the API server serves. What it learnt before our CRDs were there would make it take
+    /// `ip` for the short name of Kubernetes' own IPAddress, for as long as its cache lives.
+    pub fn forget_discovery(&self) -> Result<()> {
+        match fs::remove_dir_all(self.kubectl_cache()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(error).context("cannot remove kubectl's cache")
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The record of a process, if it was ever started.

@@ -199,7 +199,7 @@ pub fn bring_up(lab: &Lab, progress: &Progress) -> Result<()> {
             Ok(())
         })?;
     }
-    Ok(())
+    lab.forget_discovery()
 }
 
 fn join(handle: std::thread::ScopedJoinHandle<'_, Result<()>>) -> Result<()> {
