@@ -104,6 +104,13 @@ pub fn node(lab: &Lab, node: &Node) -> Result<bool> {
     if lab.spec.dual_stack {
         sysctl(lab, place, &["net.ipv6.conf.all.forwarding=1"])?;
     }
+    // Open vSwitch takes every frame off tun0, and so does the kernel, which would answer ARP for the address of br-phy
+    // with tun0's own MAC: tunnels to this node would go astray whenever that answer is the last one to arrive.
+    let quiet = [
+        "net.ipv4.conf.tun0.arp_ignore=8",
+        "net.ipv6.conf.tun0.disable_ipv6=1",
+    ];
+    sysctl(lab, place, &quiet)?;
     // The userspace datapath reads packets off the wire before any checksum offload is finished.
     capture(
         lab.command(place, "ethtool")?
