@@ -1,26 +1,34 @@
 //! Packets between pods, nodes and the host outside: what a scenario sends, and what it makes of the answers.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 
+use crate::command::wait_for;
 use crate::lab::Node;
 use crate::stage::{Pod, Stage};
 
+/// Seconds between two requests of [`Stage::pings_during`].
+const INTERVAL: f64 = 0.05;
+/// How long an answer may take, in seconds: what was sent later than this before the end is not judged.
+const IN_FLIGHT: f64 = 1.0;
+/// How long until two ends that are both ready have heard of each other: a pod is ready when its own node has its
+/// flows, and the others follow a moment later.
+const ACQUAINTANCE: Duration = Duration::from_secs(10);
+
 impl Stage<'_> {
-    /// Three pings, all of them answered.
+    /// Three pings, all of them answered, once the two have heard of each other.
     pub fn pings(&self, from: &Pod, to: IpAddr) -> Result<()> {
-        self.sh(from, &format!("ping -q -c 3 -i 0.2 -W 2 {to}"))
+        three(to, |line| self.sh(from, line))
             .with_context(|| format!("{} cannot ping {to}", from.name))
-            .map(drop)
     }
 
     /// The same from a node.
     pub fn node_pings(&self, from: &Node, to: IpAddr) -> Result<()> {
-        self.node_sh(from, &format!("ping -q -c 3 -i 0.2 -W 2 {to}"))
+        three(to, |line| self.node_sh(from, line))
             .with_context(|| format!("node {} cannot ping {to}", from.name))
-            .map(drop)
     }
 
     /// Fetch a page; returns its text.
@@ -29,24 +37,24 @@ impl Stage<'_> {
             .with_context(|| format!("{} cannot fetch {url}", from.name))
     }
 
-    /// Ping all the time while something else happens, and say how that went.
+    /// Ping all the time while something else happens, and say how that went. Begins once the two talk.
     pub fn pings_during<T>(
         &self,
         from: &Pod,
         to: IpAddr,
         work: impl FnOnce() -> Result<T>,
     ) -> Result<(T, Pings)> {
+        self.pings(from, to)?;
         let child = self
             .in_pod(from, "ping")?
-            .args(["-D", "-O", "-i", "0.05", "-W", "2"])
+            .args(["-D", "-O", "-i", &INTERVAL.to_string()])
             .arg(to.to_string())
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::null())
             .spawn()?;
-        // Let it settle, so that what is counted is what happens meanwhile.
-        std::thread::sleep(Duration::from_millis(300));
         let done = work();
-        std::thread::sleep(Duration::from_millis(300));
+        // What the end of the work does to the packets is part of the story.
+        std::thread::sleep(Duration::from_secs_f64(IN_FLIGHT * 1.5));
         let pid = nix::unistd::Pid::from_raw(i32::try_from(child.id())?);
         // ping prints its summary on SIGINT.
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT);
@@ -89,13 +97,26 @@ impl Stage<'_> {
     }
 }
 
-/// How a long series of pings went.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Ping through `shell` until there is an answer, then three times, of which each must be answered: `ping` itself is
+/// content with one.
+fn three(to: IpAddr, shell: impl Fn(&str) -> Result<String>) -> Result<()> {
+    wait_for("a first answer", ACQUAINTANCE, || {
+        shell(&format!("ping -q -c 1 -W 1 {to}")).map(Some)
+    })?;
+    let text = shell(&format!("ping -c 3 -i 0.2 -W 2 {to}"))?;
+    Pings::read(&text)
+        .with_context(|| format!("ping said {text:?}"))?
+        .all_answered(&format!("to {to}"))
+}
+
+/// How a series of pings went.
+#[derive(Clone, Debug, PartialEq)]
 pub struct Pings {
-    /// Echo requests.
+    /// Echo requests whose answer had the time to come.
     pub sent: u64,
-    /// Answers.
-    pub received: u64,
+    /// Those that stayed without an answer: the sequence number (the first is 1), and the time of the answer before
+    /// it in seconds after the first answer, if `ping` was told to print times.
+    pub lost: Vec<(u64, f64)>,
     /// The longest time without an answer, in seconds.
     pub gap: f64,
     /// When that began, in seconds after the first answer.
@@ -103,29 +124,52 @@ pub struct Pings {
 }
 
 impl Pings {
-    /// From the output of `ping -D -O`.
+    /// From the output of `ping`; times are known if it ran with `-D`, and a tail that was still under way at its end
+    /// is left out of the count then.
     fn read(text: &str) -> Option<Self> {
         let line = text
             .lines()
             .find(|line| line.contains("packets transmitted"))?;
-        let mut numbers = line
-            .split(|c: char| !c.is_ascii_digit())
-            .filter_map(|word| word.parse().ok());
-        let (sent, received) = (numbers.next()?, numbers.next()?);
-        let answers: Vec<f64> = text
-            .lines()
-            .filter(|line| line.contains(" bytes from "))
-            .filter_map(|line| line.strip_prefix('[')?.split(']').next()?.parse().ok())
-            .collect();
+        let mut sent: u64 = line.split(' ').next()?.parse().ok()?;
+        let mut answers: BTreeMap<u64, f64> = BTreeMap::new();
+        let mut end: f64 = 0.0;
+        for line in text.lines() {
+            let time = line
+                .strip_prefix('[')
+                .and_then(|rest| rest.split(']').next()?.parse().ok());
+            end = end.max(time.unwrap_or(0.0));
+            if line.contains(" bytes from ") {
+                let number = line.split("icmp_seq=").nth(1)?.split(' ').next()?;
+                answers
+                    .entry(number.parse().ok()?)
+                    .or_insert(time.unwrap_or(0.0));
+            }
+        }
+        let start = answers.values().next().copied().unwrap_or(end);
+        if let Some((last, time)) = answers.last_key_value()
+            && end > 0.0
+            && end - time < IN_FLIGHT
+        {
+            sent = *last;
+        }
+        let mut lost = Vec::new();
+        let mut before = start;
+        for number in 1..=sent {
+            match answers.get(&number) {
+                Some(time) => before = *time,
+                None => lost.push((number, before - start)),
+            }
+        }
         let (mut gap, mut at) = (0.0, 0.0);
-        for pair in answers.windows(2) {
+        let times: Vec<f64> = answers.values().copied().chain([end.max(start)]).collect();
+        for pair in times.windows(2) {
             if pair[1] - pair[0] > gap {
-                (gap, at) = (pair[1] - pair[0], pair[0] - answers[0]);
+                (gap, at) = (pair[1] - pair[0], pair[0] - start);
             }
         }
         Some(Self {
             sent,
-            received,
+            lost,
             gap,
             at,
         })
@@ -133,11 +177,24 @@ impl Pings {
 
     /// Fails if one was lost.
     pub fn all_answered(&self, whose: &str) -> Result<()> {
+        let some: Vec<String> = self
+            .lost
+            .iter()
+            .take(5)
+            .map(|(number, at)| format!("{number} ({at:.2} s after the first answer)"))
+            .collect();
         ensure!(
-            self.received == self.sent,
-            "{} of {} pings {whose} were lost; the longest gap lasted {:.1} s and began {:.1} s after the first answer",
-            self.sent - self.received,
+            self.lost.is_empty(),
+            "{} of {} pings {whose} were lost: number {}{}; the longest gap lasted {:.2} s and began {:.2} s after the \
+             first answer",
+            self.lost.len(),
             self.sent,
+            some.join(", "),
+            if self.lost.len() > some.len() {
+                ", ..."
+            } else {
+                ""
+            },
             self.gap,
             self.at
         );
@@ -149,21 +206,62 @@ impl Pings {
 mod tests {
     use super::*;
 
+    const HEAD: &str = "PING 10.0.0.1 (10.0.0.1) 56(84) bytes of data.\n\
+        [100.000] 64 bytes from 10.0.0.1: icmp_seq=1 ttl=64 time=0.1 ms\n\
+        [100.050] 64 bytes from 10.0.0.1: icmp_seq=2 ttl=64 time=0.1 ms\n\
+        [100.100] no answer yet for icmp_seq=3\n";
+
+    fn read(rest: &str, sent: u64) -> Pings {
+        let end = format!(
+            "\n--- 10.0.0.1 ping statistics ---\n{sent} packets transmitted, 3 received, 75% packet loss, time 550ms\n"
+        );
+        Pings::read(&format!("{HEAD}{rest}{end}")).unwrap()
+    }
+
     #[test]
     fn the_words_of_ping_are_read() {
-        let text = "PING 10.0.0.1 (10.0.0.1) 56(84) bytes of data.\n\
-            [100.000] 64 bytes from 10.0.0.1: icmp_seq=1 ttl=64 time=0.1 ms\n\
-            [100.050] 64 bytes from 10.0.0.1: icmp_seq=2 ttl=64 time=0.1 ms\n\
-            [100.100] no answer yet for icmp_seq=3\n\
-            [100.550] 64 bytes from 10.0.0.1: icmp_seq=12 ttl=64 time=0.1 ms\n\n\
-            --- 10.0.0.1 ping statistics ---\n\
-            12 packets transmitted, 3 received, 75% packet loss, time 550ms\n";
-        let pings = Pings::read(text).unwrap();
-        assert_eq!((pings.sent, pings.received), (12, 3));
+        let pings = read(
+            "[100.550] 64 bytes from 10.0.0.1: icmp_seq=4 ttl=64 time=0.1 ms\n",
+            4,
+        );
+        assert_eq!((pings.sent, pings.lost.len()), (4, 1));
+        assert_eq!(pings.lost[0].0, 3);
         assert!(
             (pings.gap - 0.5).abs() < 1e-6 && (pings.at - 0.05).abs() < 1e-6,
             "{pings:?}"
         );
-        assert!(pings.all_answered("here").is_err());
+        let words = pings.all_answered("here").unwrap_err().to_string();
+        assert!(
+            words.contains("1 of 4 pings here were lost: number 3 (0.05 s"),
+            "{words}"
+        );
+    }
+
+    #[test]
+    fn what_was_under_way_at_the_end_is_not_lost() {
+        let pings = read(
+            "[100.120] 64 bytes from 10.0.0.1: icmp_seq=3 ttl=64 time=70 ms\n\
+             [100.200] no answer yet for icmp_seq=4\n",
+            5,
+        );
+        assert_eq!(pings.sent, 3);
+        pings.all_answered("here").unwrap();
+    }
+
+    #[test]
+    fn silence_until_the_end_is_loss() {
+        let pings = read("[103.000] no answer yet for icmp_seq=40\n", 41);
+        assert_eq!((pings.sent, pings.lost.len()), (41, 39));
+        assert!(pings.gap > 2.9, "{pings:?}");
+    }
+
+    #[test]
+    fn without_times_every_request_counts() {
+        let text = "64 bytes from 10.0.0.1: icmp_seq=1 ttl=64 time=0.1 ms\n\
+            64 bytes from 10.0.0.1: icmp_seq=3 ttl=64 time=0.1 ms\n\
+            3 packets transmitted, 2 received, 33% packet loss, time 400ms\n";
+        assert_eq!(Pings::read(text).unwrap().lost[0].0, 2);
+        let none = "3 packets transmitted, 0 received, 100% packet loss, time 400ms\n";
+        assert_eq!(Pings::read(none).unwrap().lost.len(), 3);
     }
 }
