@@ -7,7 +7,7 @@
 //!        ^                                 Engine::step  ├─> notices (bounded, one task)                            │
 //!        │                                  ^   ^        └─> submit ─> NB and SB clients                            │
 //!        └──────────────────────────────────┼───┼───────────────────────────────────────────────────────────────────┘
-//!  NB client, SB client: replica and outcomes in order        admin pages: a question, a snapshot
+//!  NB client, SB client: replica and outcomes in order        admin pages: a question, an answer
 //! ```
 //!
 //! The loop waits for nothing but events: effects are handed on, never awaited. Everything that has arrived is taken in
@@ -17,7 +17,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context;
-use engine::{Config, Effect, Engine, Event, LogLine};
+use engine::{Config, Effect, Engine, Event, LogLine, Role};
 use k8s_openapi::api::core::v1::Namespace;
 use kube::{Api, Client};
 use ovsdb::client::{Events, Handle};
@@ -28,7 +28,7 @@ use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 use uuid::Uuid;
 
-use crate::admin::{Admin, Query, Snapshot};
+use crate::admin::{Admin, HeldPlan, Question, Snapshot};
 use crate::clock::Clock;
 use crate::flags::Flags;
 use crate::lease::{Elector, Guard};
@@ -53,7 +53,10 @@ pub async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
     let troubles = Troubles::default();
     let admin = Admin::new(queries, troubles.clone());
     let address = SocketAddr::new(flags.bind_address, flags.pprof_port);
-    let pages = tokio::spawn(admin.clone().serve(address, stop.clone()));
+    // The pages are up until the end: their end must not be mistaken for that of the work.
+    let over = CancellationToken::new();
+    let _over = over.clone().drop_guard();
+    let mut pages = tokio::spawn(admin.clone().serve(address, over));
 
     // The databases' sessions begin while the API server is still being waited for.
     let (nb, nb_events) = databases::northbound(&flags)?;
@@ -113,7 +116,7 @@ pub async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
     };
     tokio::select! {
         result = main.run(inputs, stop.clone()) => result?,
-        result = pages => result.context("the admin server ended")??,
+        result = &mut pages => result.context("the admin server ended")??,
     }
     release.cancel();
     // A lease that cannot be given back runs out by itself.
@@ -164,7 +167,7 @@ struct Inputs {
     inbox: mpsc::Receiver<Event>,
     nb: Events,
     sb: Events,
-    asked: mpsc::Receiver<Query>,
+    asked: mpsc::Receiver<Question>,
 }
 
 struct Loop {
@@ -197,8 +200,9 @@ impl Loop {
                 biased;
                 () = stop.cancelled() => break,
                 Some(question) = inputs.asked.recv() => {
-                    self.answer(question);
-                    continue;
+                    if let Some(event) = self.answer(question) {
+                        batch.push(event);
+                    }
                 }
                 event = inputs.nb.recv() => {
                     let event = event.context("the client of the northbound database ended")?;
@@ -231,11 +235,14 @@ impl Loop {
             }
         }
         self.writes.close();
-        if tokio::time::timeout(LAST_WRITES, self.writes.wait())
-            .await
-            .is_err()
-        {
-            warn!("some writes to the API server were still under way at the end");
+        // Nobody listens to what the writes, the watches and the elector have to say; they must not be stuck with it.
+        let deaf = async { while inputs.inbox.recv().await.is_some() {} };
+        tokio::select! {
+            () = self.writes.wait() => {}
+            () = tokio::time::sleep(LAST_WRITES) => {
+                warn!("some writes to the API server were still under way at the end");
+            }
+            () = deaf => {}
         }
         Ok(())
     }
@@ -259,18 +266,43 @@ impl Loop {
         }
     }
 
-    fn answer(&mut self, question: Query) {
+    /// Answers; an order comes back as an event for the engine. Who asked may be gone.
+    fn answer(&mut self, question: Question) -> Option<Event> {
+        match question {
+            Question::Snapshot(asker) => drop(asker.send(self.snapshot())),
+            Question::Held(asker) => {
+                let mut plan = self.held();
+                plan.lines = self.engine.held_deletes();
+                drop(asker.send(plan));
+            }
+            Question::Release(rows, asker) => {
+                drop(asker.send(self.held()));
+                warn!(rows, "consent to a mass deletion");
+                return Some(Event::ReleaseBrakes { rows });
+            }
+        }
+        None
+    }
+
+    fn held(&self) -> HeldPlan {
+        HeldPlan {
+            leads: matches!(self.engine.role(), Role::Leader { .. }),
+            tables: self.engine.held(),
+            lines: Vec::new(),
+        }
+    }
+
+    fn snapshot(&mut self) -> Snapshot {
         let databases = [("northbound", &self.nb), ("southbound", &self.sb)]
             .into_iter()
             .filter(|(_, handle)| !handle.status().is_live())
             .map(|(name, handle)| format!("{name} database: {}", handle.status()))
             .collect();
-        // Who asked may be gone.
-        let _ = question.send(Snapshot {
+        Snapshot {
             report: self.engine.report(),
             turns: self.turns,
             databases,
-        });
+        }
     }
 }
 
@@ -318,7 +350,7 @@ fn log(line: &LogLine) {
         LogLine::Held { what } => {
             error!(
                 what,
-                "flush held: it would delete an unusual share; look, then start with --allow-mass-delete"
+                "the brakes are on: so much is not deleted without consent; see /brakes on the admin port"
             );
         }
         LogLine::Warning { text } => warn!("{text}"),

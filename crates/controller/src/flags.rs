@@ -88,7 +88,7 @@ pub struct Flags {
     /// NB_Global option of the Go implementation's OVN.
     #[arg(long, default_value = "true", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
     pub ls_ct_skip_dst_lport_ips: bool,
-    /// Lets a flush delete an unusual share of a table.
+    /// Lets a flush delete an unusual share of a table without asking (see /brakes of the admin port).
     #[arg(long)]
     pub allow_mass_delete: bool,
 

@@ -81,7 +81,29 @@ pub fn page(snapshot: Option<&Snapshot>) -> String {
     page.sample(
         "kube_ovn_controller_brakes_held",
         &[],
-        u8::from(report.held.is_some()),
+        u8::from(!report.held.is_empty()),
+    );
+    page.family(
+        "kube_ovn_controller_brakes_held_rows",
+        "gauge",
+        "Rows that wait for consent to be deleted, by table",
+    );
+    for held in &report.held {
+        page.sample(
+            "kube_ovn_controller_brakes_held_rows",
+            &[("table", &held.table)],
+            held.rows,
+        );
+    }
+    page.family(
+        "kube_ovn_controller_blocked_rows",
+        "gauge",
+        "Rows and memberships that cannot be written: somebody else's row, a missing table or column, ...",
+    );
+    page.sample(
+        "kube_ovn_controller_blocked_rows",
+        &[],
+        report.blocked.len(),
     );
     page.family(
         "kube_ovn_controller_problems",
@@ -117,6 +139,16 @@ pub fn page(snapshot: Option<&Snapshot>) -> String {
         "kube_ovn_controller_kube_writes_in_flight",
         &[],
         report.writes_in_flight,
+    );
+    page.family(
+        "kube_ovn_controller_kube_writes_waiting",
+        "gauge",
+        "Objects whose last write failed and is tried again later",
+    );
+    page.sample(
+        "kube_ovn_controller_kube_writes_waiting",
+        &[],
+        report.writes_waiting,
     );
     page.family(
         "kube_ovn_controller_transactions_total",

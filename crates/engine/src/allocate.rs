@@ -30,7 +30,10 @@ impl Engine {
                 .world
                 .candidates(key)
                 .is_ok_and(|all| all.iter().any(|subnet| !self.is_stored(&subnet.name))),
-            PortOwner::Node(_) => !self.is_stored(&self.config.fabric.join.name),
+            PortOwner::Node(_) => {
+                let join = &self.config.fabric.join.name;
+                self.world.subnet(join).is_some() && !self.is_stored(join)
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 //! predecessor. Until somebody does, every other node keeps a tunnel to it. A chassis that a node names in its annotation
 //! is marked with that node; it is stale once the node is gone or names another one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -137,22 +137,27 @@ impl Engine {
             return;
         }
         self.sb.stale = false;
-        let (ops, removed) = self.chassis_ops();
+        let (mut ops, stale) = self.chassis_ops();
+        let example = stale.first_key_value().map(|(name, _)| name);
+        if !self.hold_chassis(stale.len(), self.sb.chassis.len(), example) {
+            for (name, deletes) in stale {
+                self.log(LogLine::Warning {
+                    text: format!("removing stale chassis {name}"),
+                });
+                self.sb.removed.insert(name, now);
+                ops.extend(deletes);
+            }
+        }
         if ops.is_empty() {
             return;
-        }
-        for name in removed {
-            self.log(LogLine::Warning {
-                text: format!("removing stale chassis {name}"),
-            });
-            self.sb.removed.insert(name, now);
         }
         let id = self.next_id();
         self.sb.in_flight = Some(id);
         self.out.push(Effect::Sb { id, ops });
     }
 
-    fn chassis_ops(&self) -> (Vec<Operation>, BTreeSet<SmolStr>) {
+    /// Marks to set, and what to delete for each stale chassis.
+    pub(crate) fn chassis_ops(&self) -> (Vec<Operation>, BTreeMap<SmolStr, Vec<Operation>>) {
         let mut of_node: BTreeMap<&str, Option<&str>> = BTreeMap::new();
         let mut node_of: BTreeMap<&str, &str> = BTreeMap::new();
         for node in self.world.nodes() {
@@ -163,7 +168,7 @@ impl Engine {
             }
         }
         let mut ops = Vec::new();
-        let mut removed = BTreeSet::new();
+        let mut stale = BTreeMap::new();
         for (uuid, chassis) in &self.sb.chassis {
             if let Some(node) = node_of.get(chassis.name.as_str()) {
                 if chassis.node.as_deref() != Some(node) || !chassis.vendor {
@@ -192,20 +197,20 @@ impl Engine {
                 }
             };
             if is_stale && !chassis.remote && !self.sb.removed.contains_key(&chassis.name) {
-                ops.push(Operation::delete(CHASSIS, Condition::row(*uuid)));
+                let mut deletes = vec![Operation::delete(CHASSIS, Condition::row(*uuid))];
                 let private = self
                     .sb
                     .private
                     .iter()
                     .filter(|(_, name)| **name == chassis.name);
-                ops.extend(
-                    private
-                        .map(|(uuid, _)| Operation::delete(CHASSIS_PRIVATE, Condition::row(*uuid))),
-                );
-                removed.insert(chassis.name.clone());
+                deletes
+                    .extend(private.map(|(uuid, _)| {
+                        Operation::delete(CHASSIS_PRIVATE, Condition::row(*uuid))
+                    }));
+                stale.insert(chassis.name.clone(), deletes);
             }
         }
-        (ops, removed)
+        (ops, stale)
     }
 
     /// The end of a transaction; `false` if it was not ours.

@@ -195,7 +195,7 @@ pub enum KubeEvent {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum ReplicaEvent {
     /// A session stands; rows follow. With the schema of the server's database, if the adapter has it.
-    Connected(#[serde(skip)] Option<Arc<DatabaseSchema>>),
+    Connected(#[serde(with = "crate::recording")] Option<Arc<DatabaseSchema>>),
     /// The rows that one transaction changed, whole.
     Deltas(Vec<RowDelta>),
     /// The replica equals the database.
@@ -283,6 +283,9 @@ pub enum Event {
     Lease(LeaseEvent),
     /// The time that [`crate::Effect::Wake`] asked for has come (or any other moment: it does no harm).
     Tick,
-    /// The operator lets a held flush go (the brakes; `--allow-mass-delete` or the admin API).
-    ReleaseBrakes,
+    /// The operator agrees to what the brakes hold.
+    ReleaseBrakes {
+        /// Rows that may be deleted. If it would be more, nothing is.
+        rows: usize,
+    },
 }

@@ -74,6 +74,9 @@ pub(crate) struct Global {
     /// The whole `external_ids`.
     ids: Datum,
     epoch: Option<SmolStr>,
+    /// The highest epoch that was ever seen. A database that was put back to an older state must not count the same
+    /// numbers again: what was sent under one of them may still be on its way.
+    highest: u64,
 }
 
 impl Global {
@@ -83,8 +86,14 @@ impl Global {
                 self.uuid = Some(uuid);
                 self.ids = row.get(COLUMN).cloned().unwrap_or_else(Datum::empty_map);
                 self.epoch = row.map_str(COLUMN, EPOCH_KEY).map(SmolStr::new);
+                self.highest = self.highest.max(self.epoch());
             }
-            None if self.uuid == Some(uuid) => *self = Self::default(),
+            None if self.uuid == Some(uuid) => {
+                *self = Self {
+                    highest: self.highest,
+                    ..Self::default()
+                }
+            }
             None => {}
         }
     }
@@ -99,7 +108,8 @@ impl Global {
 
     /// The transaction that takes the next epoch, if nobody else did since the replica was read.
     pub(crate) fn take(&self, identity: &str) -> (u64, Vec<Operation>) {
-        let next = self.epoch() + 1;
+        // Nobody counts that far; somebody may write it by hand.
+        let next = self.highest.checked_add(1).unwrap_or(1);
         let text = format_smolstr!("{next}");
         let ids = Datum::map([(EPOCH_KEY, text.as_str()), (LEADER_KEY, identity)]);
         let Some(uuid) = self.uuid else {

@@ -73,10 +73,6 @@ pub(crate) struct Nb {
     stale: bool,
     /// Nothing is sent before this.
     pause: Option<Timestamp>,
-    /// What the brakes hold, as text.
-    pub(crate) held: Option<String>,
-    /// Consent to what the brakes hold, until nothing is held.
-    consent: bool,
     /// Ended transactions by kind and outcome.
     pub(crate) counts: BTreeMap<(CommitKind, &'static str), u64>,
     /// Operations sent.
@@ -94,8 +90,6 @@ impl Nb {
             suspects: Vec::new(),
             stale: true,
             pause: None,
-            held: None,
-            consent: config.allow_mass_delete,
             counts: BTreeMap::new(),
             ops: 0,
         }
@@ -135,9 +129,17 @@ impl Nb {
         }
     }
 
-    /// Forgets what is under way: its answer, if it comes, is nobody's.
+    /// Planning again may give something new.
+    pub(crate) const fn stale(&mut self) {
+        self.stale = true;
+    }
+
+    /// Forgets what is under way (its answer, if it comes, is nobody's) and what was learnt from refusals.
     pub(crate) fn abandon(&mut self) {
         self.in_flight = None;
+        self.parked.clear();
+        self.suspects.clear();
+        self.stale = true;
     }
 
     pub(crate) fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
@@ -251,50 +253,42 @@ impl Engine {
         if !self.nb.stale {
             return None;
         }
-        let parked: BTreeSet<Unit> = self
-            .nb
-            .parked
-            .iter()
-            .filter(|(_, p)| p.until > now)
-            .map(|(unit, _)| unit.clone())
-            .collect();
+        let mut options = Options {
+            max_ops: self.config.batch_ops,
+            brakes: None,
+            deletes: true,
+            parked: self.parked_units(),
+            only: None,
+        };
         loop {
-            let only = self.nb.suspects.last().cloned();
-            let plan = self.nb.diff.plan(&Options {
-                max_ops: self.config.batch_ops,
-                brakes: (!self.nb.consent).then_some(self.config.brakes),
-                deletes: true,
-                parked: parked.clone(),
-                only,
-            });
-            let held = (!plan.held.is_empty()).then(|| {
-                plan.held
-                    .iter()
-                    .map(ToString::to_string)
-                    .collect::<Vec<_>>()
-                    .join("; ")
-            });
-            if held != self.nb.held {
-                if let Some(what) = &held {
-                    self.log(LogLine::Held { what: what.clone() });
-                }
-                self.nb.held = held;
+            options.only = self.nb.suspects.last().cloned();
+            options.brakes = (!self.config.allow_mass_delete).then_some(self.config.brakes);
+            let mut plan = self.nb.diff.plan(&options);
+            if options.only.is_none() {
+                self.note_held(&plan);
+            }
+            if !self.brakes.northbound.is_empty() && self.brakes.consents() {
+                options.brakes = None;
+                plan = self.nb.diff.plan(&options);
             }
             if let Some(batch) = plan.batches.into_iter().next() {
                 return Some(batch);
             }
             if self.nb.suspects.pop().is_none() {
                 self.nb.stale = false;
-                self.nb.consent &= self.config.allow_mass_delete;
                 return None;
             }
         }
     }
 
-    /// Lets a held flush go.
-    pub(crate) fn release_brakes(&mut self) {
-        self.nb.consent = true;
-        self.nb.stale = true;
+    /// Units whose rows are not sent for now: the database refused them, or a Subnet has to remember first what is there.
+    pub(crate) fn parked_units(&self) -> BTreeSet<Unit> {
+        let refused = self.nb.parked.iter().filter(|(_, p)| p.until > self.now);
+        let adopting = self.adopting.keys().cloned().map(Unit::Subnet);
+        refused
+            .map(|(unit, _)| unit.clone())
+            .chain(adopting)
+            .collect()
     }
 
     fn commit(

@@ -65,7 +65,8 @@ impl Engine {
             && ip.addresses == lease.addresses
             && ip.mac == Some(lease.mac)
             && ip.pod.as_ref() == pod
-            && ip.node.as_deref().unwrap_or_default() == wanted.spec.node_name;
+            && ip.node.as_deref().unwrap_or_default() == wanted.spec.node_name
+            && ip.owner.as_deref() == owner_uid(&wanted);
         if is_right {
             return None;
         }
@@ -76,6 +77,9 @@ impl Engine {
             labels.insert(keys::IP_RESERVED.to_owned(), keys::TRUE.to_owned());
         }
         metadata.insert("labels".into(), json!(labels));
+        if let Some(owners) = &wanted.metadata.owner_references {
+            metadata.insert("ownerReferences".into(), json!(owners));
+        }
         if !ip.finalizer {
             metadata.insert("finalizers".into(), json!([keys::FINALIZER]));
         }
@@ -94,4 +98,10 @@ impl Engine {
         });
         Some((Purpose::Patch, patch(key, Part::Main, body)))
     }
+}
+
+/// The uid of the node that the record goes with. A node of the same name that is made anew is another owner.
+fn owner_uid(ip: &api::v1::Ip) -> Option<&str> {
+    let owners = ip.metadata.owner_references.as_ref()?;
+    owners.first().map(|owner| owner.uid.as_str())
 }

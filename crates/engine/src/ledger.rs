@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use api::keys;
 use api::view::{IpView, NodeView, PodView};
 use fabric::{PortName, PortOwner};
 use ipam::IpamError;
@@ -85,6 +86,51 @@ impl Engine {
             self.todo_ports.insert(ip.name.clone());
             self.place(ip);
         }
+        self.restore_from_annotations();
+    }
+
+    /// A pod that runs keeps its address when its record is gone (somebody deleted it, and the process that would have
+    /// stored it again died): it is set aside before anybody else can get it.
+    fn restore_from_annotations(&mut self) {
+        for name in self.all_ports() {
+            if self.ledger.get(&name).is_some() {
+                continue;
+            }
+            let told = self.owner_of(&name).and_then(|owner| self.told(&owner));
+            if let Some(record) = told {
+                // Somebody else has it: then this one cannot keep it.
+                let _ = self.ipam.restore(name, record, ipam::Claim::Port);
+            }
+        }
+    }
+
+    /// What a pod or node was told, as far as it may be true. Whoever makes a pod writes its annotations: they count for
+    /// no more than the pod could have asked for.
+    fn told(&self, owner: &PortOwner) -> Option<ipam::Record> {
+        let (annotations, subnet) = match owner {
+            PortOwner::Pod(key) => {
+                let named = self.world.pod(key)?.annotation(keys::LOGICAL_SWITCH)?;
+                let candidates = self.world.candidates(key).ok()?;
+                let subnet = candidates.into_iter().find(|s| s.name == named)?;
+                (&self.world.pod(key)?.annotations, subnet)
+            }
+            PortOwner::Node(node) => (
+                &self.world.node(node)?.annotations,
+                self.world.subnet(&self.config.fabric.join.name)?,
+            ),
+        };
+        let text = |key: &str| annotations.get(key).map(SmolStr::as_str);
+        let addresses: net::DualStack<std::net::IpAddr> = text(keys::IP_ADDRESS)?.parse().ok()?;
+        let is_possible = |address: std::net::IpAddr| {
+            subnet.cidrs.contains(address) && !subnet.gateways.iter().any(|g| *g == address)
+        };
+        (self.is_announced(owner, &addresses) && addresses.into_iter().all(is_possible)).then(
+            || ipam::Record {
+                subnet: subnet.name.clone(),
+                addresses,
+                mac: text(keys::MAC_ADDRESS).and_then(|mac| mac.parse().ok()),
+            },
+        )
     }
 
     /// Tries the records again that the allocator did not hold: a subnet changed, or an address became free.
@@ -174,7 +220,7 @@ impl Engine {
 
     /// The IP resource that a lease is stored as (upstream's form).
     pub(crate) fn ip_resource(&self, name: &PortName, owner: &PortOwner) -> Option<api::v1::Ip> {
-        use api::{keys, v1};
+        use api::v1;
         let lease = self.ipam.lease(name)?;
         let text = |a: Option<std::net::IpAddr>| a.map(|a| a.to_string()).unwrap_or_default();
         let (pod_name, namespace, node, pod_type, owners) = match owner {
@@ -233,6 +279,8 @@ impl Engine {
         ip.metadata.labels = Some(
             labels
                 .into_iter()
+                // Names of nodes and Subnets may be longer than a label may; they stand in the spec as well.
+                .filter(|(k, v)| is_label(k.rsplit('/').next().unwrap_or(k)) && is_label(v))
                 .map(|(k, v)| (k.to_owned(), v.to_owned()))
                 .collect(),
         );
@@ -240,4 +288,10 @@ impl Engine {
         ip.metadata.owner_references = owners;
         Some(ip)
     }
+}
+
+/// Whether Kubernetes takes it for the value of a label (which is empty or at most 63 characters, with a letter or digit
+/// at both ends).
+fn is_label(text: &str) -> bool {
+    text.len() <= 63 && !text.starts_with(['-', '.', '_']) && !text.ends_with(['-', '.', '_'])
 }

@@ -24,7 +24,9 @@
 //! * **Writes are level-triggered**: what an object should be is compared with what the API server last showed. A lost
 //!   answer, a conflict and a restart are the same case: compare again.
 
+mod adopt;
 mod allocate;
+mod brakes;
 mod chassis;
 mod config;
 mod effect;
@@ -37,8 +39,10 @@ mod ledger;
 mod notices;
 mod objects;
 mod ports;
+mod recording;
 mod report;
 mod subnets;
+mod timers;
 mod watches;
 mod writes;
 
@@ -49,9 +53,10 @@ use api::view::{IpView, NodeView};
 use fabric::{Change, PortName, Unit, World, compile};
 use ipam::Ipam;
 use jiff::Timestamp;
-use net::{DualStack, RangeSet};
+use net::{DualStack, Mac, RangeSet};
 use smol_str::SmolStr;
 
+pub use brakes::HeldDeletes;
 pub use config::Config;
 pub use effect::{CommitKind, Effect, EffectId, KubeWrite, LogLine, Notice, Part};
 pub use event::{
@@ -62,11 +67,13 @@ pub use ports::PortState;
 pub use report::{Report, SubnetReport};
 pub use writes::Ended;
 
+use brakes::Brakes;
 use flush::Nb;
 use ledger::Ledger;
 use notices::{Notices, Source};
 use objects::States;
 use ports::Port;
+use timers::Timers;
 use watches::Watches;
 use writes::Writes;
 
@@ -96,6 +103,9 @@ pub struct Engine {
     // What follows from it.
     nb: Nb,
     sb: chassis::Sb,
+    brakes: Brakes,
+    /// MACs of router ports that an older installation made, until their Subnets remember them; kept by `note_adoption`.
+    adopting: BTreeMap<SmolStr, Mac>,
     states: States,
     notices: Notices,
     ports: BTreeMap<PortName, Port>,
@@ -118,7 +128,8 @@ pub struct Engine {
     // Writes and times.
     writes: Writes,
     status_at: BTreeMap<ObjectKey, Timestamp>,
-    later: BTreeMap<ObjectKey, Timestamp>,
+    /// Status writes whose time has not come.
+    later: Timers<ObjectKey>,
     wake: Option<Timestamp>,
     out: Vec<Effect>,
 }
@@ -142,6 +153,8 @@ impl Engine {
             vpcs: BTreeMap::new(),
             node_addresses: DualStack::NONE,
             sb: chassis::Sb::default(),
+            brakes: Brakes::default(),
+            adopting: BTreeMap::new(),
             states: States::default(),
             notices: Notices::default(),
             ports: BTreeMap::new(),
@@ -157,7 +170,7 @@ impl Engine {
             nodes_changed: false,
             writes: Writes::default(),
             status_at: BTreeMap::new(),
-            later: BTreeMap::new(),
+            later: Timers::default(),
             wake: None,
             out: Vec::new(),
         }
@@ -212,7 +225,7 @@ impl Engine {
             Event::Lease(lease) => self.lease(lease),
             // Whoever ticks early must be told again.
             Event::Tick => self.wake = None,
-            Event::ReleaseBrakes => self.release_brakes(),
+            Event::ReleaseBrakes { rows } => self.release_brakes(rows),
         }
     }
 
@@ -266,8 +279,10 @@ impl Engine {
     /// An object is gone.
     fn gone(&mut self, key: &ObjectKey) {
         self.status_at.remove(key);
-        self.later.remove(key);
+        self.later.cancel(key);
         self.writes.gone(key);
+        self.notices
+            .set(Source::Writes(key.to_string()), BTreeSet::new());
         let name = key.name.clone();
         match key.kind {
             Kind::Pod => {
@@ -309,16 +324,7 @@ impl Engine {
             self.work();
             self.flush();
             self.flush_sb();
-            let due: Vec<_> = self
-                .later
-                .iter()
-                .filter(|(_, at)| **at <= self.now)
-                .map(|(key, _)| key.clone())
-                .collect();
-            for key in due {
-                self.later.remove(&key);
-                self.touch(key);
-            }
+            self.todo.extend(self.later.take_due(self.now));
             self.write_objects();
             if self.is_active() {
                 let notices = self.notices.take();
@@ -376,7 +382,10 @@ impl Engine {
             .collect();
         self.notices.set(Source::Unit(unit.clone()), notices);
         match unit {
-            Unit::Subnet(name) => self.sync_pool(name),
+            Unit::Subnet(name) => {
+                self.note_adoption(name);
+                self.sync_pool(name);
+            }
             // Other subnets may be open to its pods now.
             Unit::Namespace(_) => self.wake_waiting(),
             Unit::Port(name) => drop(self.todo_ports.insert(name.clone())),
@@ -423,8 +432,19 @@ impl Engine {
         let Role::Candidate { until } = self.role else {
             return;
         };
+        // The replica is never behind the answer. If it is ahead of it, another one has taken office since.
+        let found = self.nb.global.epoch();
+        if found != epoch {
+            let why = format!("the database is at epoch {found}, ours was {epoch}");
+            self.stop(Role::Fenced { until }, &why);
+            return;
+        }
         self.role = Role::Leader { until, epoch };
         self.log(LogLine::Leading { epoch });
+        let subnets: Vec<SmolStr> = self.subnets.keys().cloned().collect();
+        for subnet in &subnets {
+            self.note_adoption(subnet);
+        }
         self.todo_ports.extend(self.all_ports());
         for kind in Kind::ALL {
             let keys: Vec<ObjectKey> = self.watches.of(kind).cloned().collect();
@@ -444,6 +464,9 @@ impl Engine {
         self.writes.abandon();
         self.nb.abandon();
         self.sb.abandon();
+        self.lift_brakes();
+        self.adopting.clear();
+        self.notices.forget_writes();
         self.status_at.clear();
         self.later.clear();
     }
@@ -464,14 +487,11 @@ impl Engine {
         let active = self.is_active();
         let times = [
             self.role.until(),
-            self.writes.next_due(now),
+            // What is due is done by a leader alone, and then there is none left that is due.
+            self.writes.next_due().filter(|_| active),
+            self.later.next().filter(|_| active),
             self.nb.next_due(now),
             self.sb.next_due(now),
-            self.later
-                .values()
-                .copied()
-                .filter(|t| active && *t > now)
-                .min(),
         ];
         let next = times.into_iter().flatten().min();
         if next != self.wake {

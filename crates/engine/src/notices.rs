@@ -16,6 +16,8 @@ pub(crate) enum Source {
     Port(SmolStr),
     /// A refused write or transaction.
     Writes(String),
+    /// The brakes.
+    Brakes,
 }
 
 #[derive(Debug, Default)]
@@ -36,6 +38,20 @@ impl Notices {
         self.untold.extend(notices.difference(&before).cloned());
         if !notices.is_empty() {
             self.current.insert(source, notices);
+        }
+    }
+
+    /// Refusals are forgotten: another process writes now.
+    pub(crate) fn forget_writes(&mut self) {
+        let refused = |source: &Source| matches!(source, Source::Writes(_));
+        let sources: Vec<Source> = self
+            .current
+            .keys()
+            .filter(|s| refused(s))
+            .cloned()
+            .collect();
+        for source in sources {
+            self.set(source, BTreeSet::new());
         }
     }
 

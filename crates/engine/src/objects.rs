@@ -99,18 +99,23 @@ impl Engine {
         if !self.is_active() {
             return;
         }
-        self.todo.extend(self.writes.due(self.now));
+        self.todo.extend(self.writes.take_due(self.now));
         while self.writes.in_flight() < self.config.kube_writes
             && let Some(key) = self.todo.pop_first()
         {
-            // What is not free comes back with the end of its write or of its pause.
-            if self.writes.is_free(&key, self.now) {
-                self.reconcile(&key);
+            // What is not free comes back with the end of its write or of its pause. What needs no write (any more), and
+            // does not wait for its hour either, has no failures to remember.
+            if self.writes.is_free(&key, self.now)
+                && !self.reconcile(&key)
+                && !self.later.contains(&key)
+            {
+                self.writes.clear(&key);
             }
         }
     }
 
-    fn reconcile(&mut self, key: &ObjectKey) {
+    /// Sends the write that an object needs, if any.
+    fn reconcile(&mut self, key: &ObjectKey) -> bool {
         let write = match key.kind {
             Kind::Pod | Kind::Node => self.annotate(key),
             Kind::Namespace => self.annotate_namespace(key),
@@ -118,9 +123,11 @@ impl Engine {
             Kind::Vpc => self.reconcile_vpc(key),
             Kind::Ip => self.reconcile_ip(key),
         };
-        if let Some((purpose, write)) = write {
-            self.send(key.clone(), purpose, write);
-        }
+        let Some((purpose, write)) = write else {
+            return false;
+        };
+        self.send(key.clone(), purpose, write);
+        true
     }
 
     fn send(&mut self, key: ObjectKey, purpose: Purpose, write: KubeWrite) {
@@ -283,6 +290,10 @@ impl Engine {
 
     fn write_failed(&mut self, key: &ObjectKey, error: &str) {
         let pause = self.writes.pause(key, self.now);
+        if key.kind == Kind::Subnet && self.states.create.contains_key(key) {
+            // Who waits for it in silence should hear of it.
+            self.wake_waiting();
+        }
         self.log(LogLine::WriteFailed {
             write: key.to_string(),
             error: error.to_owned(),

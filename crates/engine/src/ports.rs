@@ -144,10 +144,10 @@ impl Engine {
                     self.touch(ObjectKey::cluster(Kind::Subnet, subnet));
                 }
                 Err(problem) => {
-                    // Nodes wait for the join Subnet at every first start; what is wrong with it, it says itself.
-                    let is_usual = matches!(owner, PortOwner::Node(_))
-                        && problem.reason == fabric::problem::reason::NO_SUBNET;
-                    let notices = if is_usual {
+                    // At every first start pods and nodes are there before their Subnets: that is no problem of theirs.
+                    let is_early = problem.reason == fabric::problem::reason::NO_SUBNET
+                        && self.subnets_are_coming();
+                    let notices = if is_early {
                         BTreeSet::new()
                     } else {
                         BTreeSet::from([self.notice_of(&problem)])
@@ -158,8 +158,25 @@ impl Engine {
                 }
             }
         }
+        if let Some(lease) = self.port_lease(name, owner)
+            && self.is_announced(owner, &lease.addresses)
+            && self.world.lease(name) != Some(&lease)
+        {
+            // What it was told is as good as a record: a pod that runs is not cut off until its lost one is stored again.
+            self.changes.push(Change::Lease(name.clone(), Some(lease)));
+        }
         self.set_state(name, PortState::Persisting);
         self.touch(ObjectKey::cluster(Kind::Ip, name.clone()));
+    }
+
+    /// What the allocator holds for a port, as the world knows it.
+    fn port_lease(&self, name: &PortName, owner: &PortOwner) -> Option<PortLease> {
+        self.ipam.lease(name).map(|lease| PortLease {
+            subnet: lease.subnet.clone(),
+            addresses: lease.addresses,
+            mac: lease.mac,
+            owner: owner.clone(),
+        })
     }
 
     /// Owner lives, and the ledger has something for it.
@@ -199,7 +216,7 @@ impl Engine {
             && self.is_unsuitable(owner, &ip.subnet, &ip.addresses, ip.mac)
         {
             // The record of an earlier pod of this name, which this one cannot use.
-            self.withdraw(name, ip);
+            self.withdraw(name);
             return;
         }
         self.grow(name, owner);
@@ -211,12 +228,7 @@ impl Engine {
         }
         self.notices
             .set(Source::Port(name.clone()), BTreeSet::new());
-        let lease = self.ipam.lease(name).map(|lease| PortLease {
-            subnet: lease.subnet.clone(),
-            addresses: lease.addresses,
-            mac: lease.mac,
-            owner: owner.clone(),
-        });
+        let lease = self.port_lease(name, owner);
         if lease.as_ref() != self.world.lease(name) {
             self.changes.push(Change::Lease(name.clone(), lease));
             self.set_state(name, PortState::Programming);
@@ -248,8 +260,11 @@ impl Engine {
 
     /// The owner is gone, its record is not.
     fn give_up(&mut self, name: &PortName, ip: &IpView, standing: &Standing) {
-        if ip.reserved && !ip.deleting {
-            // A user's reservation outlives pods; only the port goes.
+        if (ip.reserved || !is_of_port(ip)) && !ip.deleting {
+            // A user's reservation outlives pods; only the port goes. And what is not a record of this network's ports
+            // (attached networks, virtual machines, addresses of routers of an adopted cluster) is not ours to remove.
+            self.notices
+                .set(Source::Port(name.clone()), BTreeSet::new());
             if self.world.lease(name).is_some() {
                 self.changes.push(Change::Lease(name.clone(), None));
             }
@@ -259,7 +274,7 @@ impl Engine {
         self.notices
             .set(Source::Port(name.clone()), BTreeSet::new());
         if *standing == Standing::Held {
-            self.withdraw(name, ip);
+            self.withdraw(name);
         } else {
             self.set_state(name, PortState::Forgetting);
             self.touch(ObjectKey::cluster(Kind::Ip, name.clone()));
@@ -267,7 +282,7 @@ impl Engine {
     }
 
     /// Removes the rows, then the record.
-    fn withdraw(&mut self, name: &PortName, _ip: &IpView) {
+    fn withdraw(&mut self, name: &PortName) {
         if self.world.lease(name).is_some() {
             self.changes.push(Change::Lease(name.clone(), None));
             self.set_state(name, PortState::Withdrawing);
@@ -316,6 +331,12 @@ impl Engine {
             self.touch(ObjectKey::cluster(Kind::Subnet, lease.subnet));
             self.freed = true;
         }
+    }
+
+    /// Whether a Subnet is on its way that was never refused to us.
+    fn subnets_are_coming(&self) -> bool {
+        let mut coming = self.states.create.keys();
+        coming.any(|key| key.kind == Kind::Subnet && !self.writes.has_failed(key))
     }
 
     /// Looks again at every port that has no addresses.
@@ -470,6 +491,19 @@ impl Engine {
 
     pub(crate) fn log(&mut self, line: LogLine) {
         self.out.push(Effect::Log(line));
+    }
+}
+
+/// Whether a record is that of a pod's or node's port in the cluster's own network.
+fn is_of_port(ip: &IpView) -> bool {
+    if ip.pod_type == "VirtualMachine" {
+        return false;
+    }
+    match (&ip.pod, &ip.node) {
+        (Some(pod), _) => pod.port_name() == ip.name,
+        (None, Some(node)) => api::view::node_port_name(node) == ip.name,
+        // An old record of a node may not name it.
+        (None, None) => ip.name.starts_with("node-"),
     }
 }
 

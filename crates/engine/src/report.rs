@@ -6,6 +6,7 @@ use net::Family;
 use smol_str::SmolStr;
 
 use crate::Engine;
+use crate::brakes::HeldDeletes;
 use crate::effect::{CommitKind, Notice};
 use crate::event::Kind;
 use crate::fence::Role;
@@ -43,12 +44,16 @@ pub struct Report {
     pub pending_units: usize,
     /// Units that the database refuses, with its words.
     pub parked: Vec<(String, String)>,
-    /// What the brakes hold.
-    pub held: Option<String>,
+    /// What the brakes hold, by table.
+    pub held: Vec<HeldDeletes>,
+    /// What else is not sent, and why.
+    pub blocked: Vec<String>,
     /// Kubernetes writes that ended, by kind, verb and end.
     pub writes: BTreeMap<(Kind, &'static str, Ended), u64>,
     /// Kubernetes writes under way.
     pub writes_in_flight: usize,
+    /// Objects whose last write failed and is tried again later.
+    pub writes_waiting: usize,
     /// Transactions that ended, by kind and end.
     pub commits: BTreeMap<(CommitKind, &'static str), u64>,
     /// Northbound operations sent.
@@ -124,9 +129,11 @@ impl Engine {
                 .parked_units()
                 .map(|(unit, error)| (unit.to_string(), error.to_owned()))
                 .collect(),
-            held: self.nb.held.clone(),
+            held: self.brakes.held().cloned().collect(),
+            blocked: self.brakes.blocked.iter().cloned().collect(),
             writes: self.writes.counts().clone(),
             writes_in_flight: self.writes.in_flight(),
+            writes_waiting: self.writes.waiting(),
             commits,
             operations: self.nb.ops,
             leases: self.ledger.len(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use api::keys;
 use api::v1::{Condition, ConditionStatus, Subnet, SubnetStatus, condition_type, set_condition};
+use fabric::record::GATEWAY_MAC;
 use fabric::{Patch, SubnetWrites, Unit};
 use ipam::SubnetPool;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
@@ -112,10 +113,13 @@ impl Engine {
     ) -> Option<Value> {
         let empty = BTreeMap::new();
         let meta = &subnet.metadata;
-        let annotations = text_diff(
-            &writes.annotations,
-            meta.annotations.as_ref().unwrap_or(&empty),
-        );
+        let held = meta.annotations.as_ref().unwrap_or(&empty);
+        let mut annotations = text_diff(&writes.annotations, held);
+        if let Some(mac) = self.adopting.get(&writes.name) {
+            annotations
+                .get_or_insert_default()
+                .insert(GATEWAY_MAC.to_owned(), mac.to_string().into());
+        }
         let spec = merge_diff(&json!(subnet.spec), &json!(writes.spec));
         let lacks_finalizer = writes.finalizer && !is_finalized(meta);
         if annotations.is_none() && spec.is_none() && !lacks_finalizer {
@@ -189,11 +193,11 @@ impl Engine {
                 .saturating_add(signed(self.config.status_interval))
                 .unwrap_or(self.now);
             if due > self.now {
-                self.later.insert(key.clone(), due);
+                self.later.set(key.clone(), due);
                 return None;
             }
         }
-        self.later.remove(key);
+        self.later.cancel(key);
         let metadata = self.precondition(key)?;
         self.status_at.insert(key.clone(), self.now);
         Some((
@@ -240,7 +244,7 @@ impl Engine {
             cidrs: effective.cidrs,
             excludes: effective.excludes.clone(),
             gateways: effective.gateways,
-            gateway_mac: None,
+            gateway_mac: self.world.gateway_mac(name),
         };
         if self.ipam.pool(name) != Some(&pool) {
             self.ipam.set_subnet(name.clone(), pool);

@@ -1,6 +1,6 @@
 //! Kubernetes writes under way: at most one for each object, and when to try again.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -9,6 +9,7 @@ use smol_str::SmolStr;
 use crate::effect::EffectId;
 use crate::event::{Kind, ObjectKey};
 use crate::lease::signed;
+use crate::timers::Timers;
 
 /// First pause after a failure.
 const FIRST: Duration = Duration::from_millis(200);
@@ -107,8 +108,10 @@ pub(crate) struct Writes {
     in_flight: BTreeMap<ObjectKey, InFlight>,
     /// The same by id.
     by_id: BTreeMap<EffectId, ObjectKey>,
-    /// Objects that wait after a failure; written by `end`, ended by time or by a newer version.
+    /// Objects whose last write failed; written by `pause` and `await_news`, until one succeeds or none is needed.
     pauses: BTreeMap<ObjectKey, Pause>,
+    /// When they are looked at again; kept by `wait`.
+    due: Timers<ObjectKey>,
     /// Ended writes: kind, verb, how.
     counts: BTreeMap<(Kind, &'static str, Ended), u64>,
 }
@@ -160,7 +163,7 @@ impl Writes {
 
     /// `key` is gone.
     pub(crate) fn gone(&mut self, key: &ObjectKey) {
-        self.pauses.remove(key);
+        self.clear(key);
         if let Some(write) = self.in_flight.get_mut(key) {
             write.overtaken = true;
         }
@@ -186,36 +189,36 @@ impl Writes {
             .saturating_add(1);
         let pause = LONGEST.min(FIRST * 2u32.saturating_pow(failures.min(16) - 1));
         let until = now.saturating_add(signed(pause)).unwrap_or(Timestamp::MAX);
-        let ends = Ends::WithTime;
-        self.pauses.insert(
-            key.clone(),
-            Pause {
-                failures,
-                until,
-                ends,
-            },
-        );
+        self.wait(key, failures, until, Ends::WithTime);
         pause
+    }
+
+    fn wait(&mut self, key: &ObjectKey, failures: u32, until: Timestamp, ends: Ends) {
+        let pause = Pause {
+            failures,
+            until,
+            ends,
+        };
+        self.pauses.insert(key.clone(), pause);
+        self.due.set(key.clone(), until);
     }
 
     /// Makes `key` wait until the watch shows another version than `stale`, or for a second.
     pub(crate) fn await_news(&mut self, key: &ObjectKey, stale: Option<SmolStr>, now: Timestamp) {
         let failures = self.pauses.get(key).map_or(0, |p| p.failures);
         let until = now.saturating_add(signed(STALE)).unwrap_or(Timestamp::MAX);
-        let ends = Ends::WithNews { stale };
-        self.pauses.insert(
-            key.clone(),
-            Pause {
-                failures,
-                until,
-                ends,
-            },
-        );
+        self.wait(key, failures, until, Ends::WithNews { stale });
     }
 
-    /// Success: the next failure starts with a short pause again.
+    /// Success, or nothing left to write: the next failure starts with a short pause again.
     pub(crate) fn clear(&mut self, key: &ObjectKey) {
         self.pauses.remove(key);
+        self.due.cancel(key);
+    }
+
+    /// Whether the last write failed.
+    pub(crate) fn has_failed(&self, key: &ObjectKey) -> bool {
+        self.pauses.get(key).is_some_and(|pause| pause.failures > 0)
     }
 
     /// A version of `key` was seen: a pause that waited for news ends.
@@ -225,26 +228,18 @@ impl Writes {
             Ends::WithNews { stale } => stale.as_deref() != Some(version),
         };
         if self.pauses.get(key).is_some_and(ends) {
-            self.pauses.remove(key);
+            self.clear(key);
         }
     }
 
-    /// Objects whose pause is over.
-    pub(crate) fn due(&self, now: Timestamp) -> BTreeSet<ObjectKey> {
-        self.pauses
-            .iter()
-            .filter(|(_, p)| p.until <= now)
-            .map(|(k, _)| k.clone())
-            .collect()
+    /// Objects whose pause is over; each is named once.
+    pub(crate) fn take_due(&mut self, now: Timestamp) -> Vec<ObjectKey> {
+        self.due.take_due(now)
     }
 
-    /// End of the earliest pause that still lasts.
-    pub(crate) fn next_due(&self, now: Timestamp) -> Option<Timestamp> {
-        self.pauses
-            .values()
-            .map(|p| p.until)
-            .filter(|t| *t > now)
-            .min()
+    /// End of the earliest pause.
+    pub(crate) fn next_due(&self) -> Option<Timestamp> {
+        self.due.next()
     }
 
     /// Forgets everything under way (leadership lost): late answers find nobody.
@@ -252,10 +247,15 @@ impl Writes {
         self.in_flight.clear();
         self.by_id.clear();
         self.pauses.clear();
+        self.due.clear();
     }
 
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()
+    }
+
+    pub(crate) fn waiting(&self) -> usize {
+        self.pauses.len()
     }
 
     pub(crate) fn counts(&self) -> &BTreeMap<(Kind, &'static str, Ended), u64> {

@@ -124,3 +124,66 @@ fn first_difference(wanted: &Value, found: &Value, path: &str) -> String {
     }
     format!("{path}: {wanted}\n   is {found}")
 }
+
+/// A Subnet without room gets a larger CIDR while pods wait, and then an edit that is not valid.
+fn growth(crash: Option<Crash>) -> Lab {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.namespace("tight", &json!({}));
+    let key = ObjectKey::cluster(Kind::Subnet, "tight");
+    lab.kube.put(
+        key.clone(),
+        json!({ "metadata": {}, "spec": { "cidrBlock": "10.20.0.0/30", "namespaces": ["tight"] } }),
+    );
+    lab.run();
+    for pod in ["a", "b", "c"] {
+        lab.pod("tight", pod, "n1");
+    }
+    lab.run();
+    lab.crash = crash;
+    lab.executed = 0;
+    lab.kube.edit(&key, |subnet| {
+        subnet["spec"]["cidrBlock"] = "10.20.0.0/28".into();
+    });
+    while lab.turn() {
+        addresses_are_covered(&lab, &key);
+    }
+    lab.run();
+    // The process that meets this one has nothing but what was stored.
+    lab.kube.edit(&key, |subnet| {
+        subnet["spec"]["cidrBlock"] = "10.20.0.0/99".into();
+    });
+    lab.restart();
+    lab.run();
+    lab
+}
+
+/// No address is given out that the last good spec, as it is stored, does not hold: a restart would go by that one.
+fn addresses_are_covered(lab: &Lab, key: &ObjectKey) {
+    let accepted = lab
+        .kube
+        .annotation(key, "ovn.kubernetes.io/accepted")
+        .unwrap();
+    let accepted: Value = serde_json::from_str(accepted).unwrap();
+    let cidr = accepted["spec"]["cidrBlock"].as_str().unwrap();
+    let cidr: net::Cidr = cidr.parse().unwrap();
+    for (name, ip) in lab.kube.of(Kind::Ip) {
+        if ip["spec"]["subnet"] == key.name.as_str() {
+            let address = ip["spec"]["ipAddress"].as_str().unwrap().parse().unwrap();
+            assert!(cidr.contains(address), "{name}: {address} is not in {cidr}");
+        }
+    }
+}
+
+#[test]
+fn a_larger_cidr_is_stored_before_its_addresses_are_given_out() {
+    let calm = growth(None);
+    let end = |lab: &Lab| (lab.addresses(), lab.ips(), lab.ports());
+    assert_eq!(calm.addresses().len(), 3, "{:?}", calm.addresses());
+    for n in 0..calm.executed {
+        for crash in [Crash::Before(n), Crash::After(n)] {
+            let lab = growth(Some(crash));
+            assert_eq!(end(&lab), end(&calm), "after {crash:?}");
+        }
+    }
+}

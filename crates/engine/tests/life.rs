@@ -324,17 +324,56 @@ fn a_flush_that_would_delete_too_much_waits_for_consent() {
     lab.at_once(events);
     lab.run();
     assert_eq!(lab.ports().len(), 8, "nothing may be deleted");
-    assert!(lab.engine.report().held.is_some());
+    let held = lab.engine.report().held;
+    assert_eq!(
+        (held[0].table.as_str(), held[0].rows),
+        ("Logical_Switch_Port", 6)
+    );
     assert_eq!(
         lab.ips().len(),
         8,
         "no address is free before its rows are gone"
     );
-    lab.event(engine::Event::ReleaseBrakes);
+    let group = |lab: &Lab| -> usize {
+        let of_node = |row: &ovsdb::wire::Row| row.str("name") == "node.n1";
+        let mut groups = lab.nb.rows("Port_Group");
+        let (_, row) = groups.find(|(_, row)| of_node(row)).unwrap();
+        row.uuids("ports").count()
+    };
+    assert_eq!(group(&lab), 6, "what has to stay keeps its memberships");
+    let told: Vec<&str> = lab.notices.iter().map(|n| n.reason.as_str()).collect();
+    assert_eq!(told, ["MassDeleteHeld"], "once");
+    let shown = lab.engine.held_deletes();
+    assert!(
+        shown.iter().any(|line| line.contains("a.default")),
+        "{shown:#?}"
+    );
+
+    // Consent to less than would go is none.
+    lab.event(engine::Event::ReleaseBrakes { rows: 5 });
+    lab.run();
+    assert_eq!(lab.ports().len(), 8);
+    lab.event(engine::Event::ReleaseBrakes { rows: 6 });
     lab.run();
     assert_eq!(lab.ports(), ["node-n1", "node-n2"]);
     assert_eq!(lab.ips(), ["node-n1", "node-n2"]);
-    assert!(lab.engine.report().held.is_none());
+    assert!(lab.engine.report().held.is_empty());
+
+    // It was consent to that, not to the next time.
+    for pod in ["a", "b", "c", "d"] {
+        lab.pod("default", pod, "n1");
+    }
+    lab.run();
+    for pod in ["a", "b", "c", "d"] {
+        lab.kube.delete(&ObjectKey::pod("default", pod));
+    }
+    let events: Vec<_> = std::mem::take(&mut lab.kube.news)
+        .into_iter()
+        .map(engine::Event::Kube)
+        .collect();
+    lab.at_once(events);
+    lab.run();
+    assert_eq!(lab.ports().len(), 6);
 }
 
 #[test]

@@ -128,6 +128,13 @@ impl World {
         Some(crate::compile::names::gateway_mac(self, subnet))
     }
 
+    /// The row of a Subnet's gateway: the router's port towards its switch.
+    pub fn router_port(&self, subnet: &str) -> Option<ovn::RowKey> {
+        let subnet = self.subnet(subnet).filter(|subnet| subnet.is_ovn())?;
+        let name = crate::compile::names::router_port(&subnet.vpc, &subnet.name);
+        Some(ovn::nb::LogicalRouterPort::named(name).into_key())
+    }
+
     /// What a pod asks for; whether it can have it, the allocator knows.
     pub fn request(&self, key: &PodKey) -> Result<StaticRequest, Problem> {
         let Some(pod) = self.pod(key) else {

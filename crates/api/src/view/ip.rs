@@ -29,6 +29,8 @@ pub struct IpView {
     pub pod_type: SmolStr,
     /// Whether a user made it, to keep the address for a pod.
     pub reserved: bool,
+    /// Uid of the node that it belongs to (`metadata.ownerReferences`): Kubernetes deletes it with that one.
+    pub owner: Option<SmolStr>,
     /// Whether our finalizer is on it.
     pub finalizer: bool,
     /// Whether a deletion was asked for.
@@ -99,6 +101,12 @@ impl TryFrom<&Ip> for IpView {
             reserved: labels
                 .get(keys::IP_RESERVED)
                 .is_some_and(|v| v == keys::TRUE),
+            owner: meta
+                .owner_references
+                .iter()
+                .flatten()
+                .find(|owner| owner.kind == "Node")
+                .map(|owner| SmolStr::new(&owner.uid)),
             finalizer: meta
                 .finalizers
                 .iter()

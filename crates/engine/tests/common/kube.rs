@@ -1,7 +1,7 @@
 //! An API server for tests: objects as JSON, versions, uids, finalizers, merge patches, preconditions, watch events.
 #![allow(dead_code, reason = "each test program uses its own part")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use api::v1::{Ip, Subnet, Vpc};
 use api::view::{NamespaceView, NamespaceWire, NodeView, NodeWire, PodView, PodWire};
@@ -16,6 +16,10 @@ pub struct Kube {
     pub news: Vec<KubeEvent>,
     /// Writes of the controller that succeeded: verb and object.
     pub writes: Vec<(&'static str, ObjectKey)>,
+    /// Objects that the server lets nobody write.
+    pub refused: BTreeSet<ObjectKey>,
+    /// Writes that were refused.
+    pub refusals: usize,
 }
 
 impl Kube {
@@ -93,9 +97,18 @@ impl Kube {
         }
     }
 
+    /// An object is lost with all that held it, and no watch says so.
+    pub fn lose(&mut self, key: &ObjectKey) {
+        self.objects.remove(key);
+    }
+
     /// What the controller asks for.
     pub fn write(&mut self, write: &KubeWrite) -> KubeOutcome {
         let (key, verb) = (write.key(), write.verb());
+        if self.refused.contains(&key) {
+            self.refusals += 1;
+            return KubeOutcome::Refused("admission denied".into());
+        }
         let outcome = self.execute(write);
         if matches!(outcome, KubeOutcome::Done(_)) {
             self.writes.push((verb, key));

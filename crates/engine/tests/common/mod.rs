@@ -25,6 +25,9 @@ pub enum Crash {
     After(usize),
 }
 
+/// What went in at a time, and what came out.
+pub type Step = (Timestamp, Vec<Event>, Vec<Effect>);
+
 pub struct Lab {
     pub kube: Kube,
     pub nb: Database,
@@ -36,6 +39,8 @@ pub struct Lab {
     pub trace: Vec<String>,
     pub crash: Option<Crash>,
     pub executed: usize,
+    /// Steps of the engine with their effects, if they are to be recorded.
+    pub record: Option<Vec<Step>>,
     config: Config,
     events: VecDeque<Event>,
     effects: VecDeque<Effect>,
@@ -76,6 +81,7 @@ impl Lab {
             trace: Vec::new(),
             crash: None,
             executed: 0,
+            record: None,
             config,
             events: VecDeque::new(),
             effects: VecDeque::new(),
@@ -130,17 +136,42 @@ impl Lab {
 
     /// These events in one step.
     pub fn at_once(&mut self, events: Vec<Event>) {
+        let written = self.record.is_some().then(|| events.clone());
         let effects = self.engine.step_all(events, self.now);
+        if let (Some(record), Some(events)) = (&mut self.record, written) {
+            record.push((self.now, events, effects.clone()));
+        }
         self.effects.extend(effects);
+    }
+
+    /// What the watches have to say, in one step, as after an interruption.
+    pub fn news_at_once(&mut self) {
+        let news = std::mem::take(&mut self.kube.news);
+        self.at_once(news.into_iter().map(Event::Kube).collect());
+    }
+
+    pub fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Runs until nothing happens any more, timers included.
     pub fn run(&mut self) {
+        self.run_with(|lab| lab.now + SignedDuration::from_mins(5));
+    }
+
+    /// Runs for so long, whatever happens.
+    pub fn run_for(&mut self, time: SignedDuration) {
+        let end = self.now + time;
+        self.run_with(|_| end);
+        self.now = self.now.max(end);
+    }
+
+    fn run_with(&mut self, horizon: impl Fn(&Self) -> Timestamp) {
         for _ in 0..100_000 {
             if self.turn() {
                 continue;
             }
-            let horizon = self.now + SignedDuration::from_mins(5);
+            let horizon = horizon(self);
             match self.wake.filter(|at| *at < horizon) {
                 Some(at) => {
                     self.now = self.now.max(at);
@@ -162,8 +193,7 @@ impl Lab {
             self.events.push_back(Event::Kube(news));
         }
         if let Some(event) = self.events.pop_front() {
-            let effects = self.engine.step(event, self.now);
-            self.effects.extend(effects);
+            self.at_once(vec![event]);
             return true;
         }
         let Some(effect) = self.effects.pop_front() else {
@@ -245,6 +275,14 @@ impl Lab {
             json!({ "metadata": {}, "status": { "addresses": [{ "type": "InternalIP", "address": address }],
                 "conditions": [{ "type": "Ready", "status": "True" }] } }),
         );
+    }
+
+    /// A node has another InternalIP from now on.
+    pub fn node_address(&mut self, name: &str, address: &str) {
+        self.kube
+            .edit(&ObjectKey::cluster(Kind::Node, name), |node| {
+                node["status"]["addresses"][0]["address"] = address.into();
+            });
     }
 
     pub fn pod(&mut self, namespace: &str, name: &str, node: &str) {

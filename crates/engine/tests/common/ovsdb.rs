@@ -14,7 +14,7 @@ use engine::CommitOutcome;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-type Rows = BTreeMap<(SmolStr, Uuid), Row>;
+pub type Rows = BTreeMap<(SmolStr, Uuid), Row>;
 
 #[derive(Debug)]
 pub struct Database {
@@ -65,6 +65,12 @@ impl Database {
     /// The whole contents, as a first update.
     pub fn snapshot(&self) -> Vec<RowDelta> {
         deltas(&Rows::new(), &self.rows)
+    }
+
+    /// The database is put back to an older state; what changed.
+    pub fn put_back(&mut self, rows: Rows) -> Vec<RowDelta> {
+        let before = std::mem::replace(&mut self.rows, rows);
+        deltas(&before, &self.rows)
     }
 
     /// Commits or refuses a transaction; the changes of a committed one.

@@ -1,0 +1,184 @@
+//! Nodes and pods that change their nature: another address, another life under the same name.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "this is a test"
+)]
+
+mod common;
+
+use common::Lab;
+use engine::{Kind, ObjectKey};
+use serde_json::json;
+
+/// Matches of the policies that lead to nodes, with their next hops.
+fn ways(lab: &Lab) -> Vec<(String, String)> {
+    let mut ways: Vec<_> = lab
+        .nb
+        .rows("Logical_Router_Policy")
+        .filter(|(_, row)| row.int("priority") == 30000)
+        .map(|(_, row)| {
+            let hop = row.strs("nexthops").next().unwrap_or_default();
+            (row.str("match").to_owned(), hop.to_owned())
+        })
+        .collect();
+    ways.sort();
+    ways
+}
+
+fn way(address: &str, hop: &str) -> (String, String) {
+    (format!("ip4.dst == {address}"), hop.to_owned())
+}
+
+#[test]
+fn a_node_that_gets_another_address_keeps_its_place() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.pod("default", "a", "n1");
+    lab.run();
+    let before = (lab.addresses(), lab.ips(), lab.ports());
+    assert_eq!(
+        ways(&lab),
+        [
+            way("192.168.1.41", "100.64.0.2"),
+            way("192.168.1.42", "100.64.0.3")
+        ]
+    );
+    let groups = lab.nb.rows("Port_Group").count();
+    lab.node_address("n1", "192.168.1.99");
+    let commits = lab.nb.commits;
+    lab.run();
+    assert_eq!(
+        ways(&lab),
+        [
+            way("192.168.1.42", "100.64.0.3"),
+            way("192.168.1.99", "100.64.0.2")
+        ]
+    );
+    assert_eq!((lab.addresses(), lab.ips(), lab.ports()), before);
+    assert_eq!(lab.nb.rows("Port_Group").count(), groups);
+    assert_eq!(
+        lab.nb.commits,
+        commits + 1,
+        "there is a moment without a way"
+    );
+
+    // Two nodes swap addresses, which the watch shows one after the other.
+    lab.node_address("n1", "192.168.1.42");
+    lab.run();
+    lab.node_address("n2", "192.168.1.99");
+    lab.run();
+    assert_eq!(
+        ways(&lab),
+        [
+            way("192.168.1.42", "100.64.0.2"),
+            way("192.168.1.99", "100.64.0.3")
+        ]
+    );
+
+    // Nobody gets the address that a node has now.
+    let wish = json!({ "ovn.kubernetes.io/ip_address": "10.16.0.9" });
+    lab.node_address("n2", "10.16.0.9");
+    lab.run();
+    lab.pod_with("default", "b", "n1", &json!({}));
+    lab.pod_with("default", "c", "n1", &wish);
+    lab.run();
+    assert_eq!(lab.addresses()["default/b"], "10.16.0.3");
+}
+
+#[test]
+fn a_node_that_is_made_again_has_one_join_address() {
+    let node = ObjectKey::cluster(Kind::Node, "n1");
+    for at_once in [false, true] {
+        let mut lab = Lab::new();
+        lab.seed();
+        lab.run();
+        let before = (lab.ips(), lab.ports());
+        lab.kube.delete(&node);
+        if !at_once {
+            lab.run();
+            assert_eq!(lab.ips(), ["node-n2"]);
+        }
+        lab.node("n1", "192.168.1.41");
+        lab.news_at_once();
+        lab.run();
+        assert_eq!((lab.ips(), lab.ports()), before, "at once: {at_once}");
+        let told = lab.kube.annotation(&node, "ovn.kubernetes.io/ip_address");
+        let ip = ObjectKey::cluster(Kind::Ip, "node-n1");
+        let held = &lab.kube.get(&ip).unwrap()["spec"]["ipAddress"];
+        assert_eq!(told, held.as_str(), "at once: {at_once}");
+        assert!(told.is_some());
+        // Kubernetes' garbage collector goes by the uid of the owner.
+        let uid = &lab.kube.get(&node).unwrap()["metadata"]["uid"];
+        let owner = &lab.kube.get(&ip).unwrap()["metadata"]["ownerReferences"][0];
+        assert_eq!(owner["uid"], *uid, "at once: {at_once}");
+    }
+}
+
+#[test]
+fn a_pod_that_is_made_again_under_its_name_is_told_anew() {
+    let pod = ObjectKey::pod("default", "a");
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.pod("default", "a", "n1");
+    lab.run();
+    lab.kube.delete(&pod);
+    lab.pod("default", "a", "n2");
+    lab.news_at_once();
+    lab.run();
+    let ip = ObjectKey::cluster(Kind::Ip, "a.default");
+    let ip = &lab.kube.get(&ip).unwrap()["spec"];
+    assert_eq!(
+        lab.kube.annotation(&pod, "ovn.kubernetes.io/ip_address"),
+        ip["ipAddress"].as_str()
+    );
+    assert_eq!(ip["nodeName"], "n2");
+    assert_eq!(
+        lab.kube.annotation(&pod, "ovn.kubernetes.io/routed"),
+        Some("true")
+    );
+    let port = lab
+        .nb
+        .rows("Logical_Switch_Port")
+        .find(|(_, row)| row.str("name") == "a.default");
+    let uuid = port.unwrap().0;
+    let mut groups: Vec<&str> = lab
+        .nb
+        .rows("Port_Group")
+        .filter(|(_, row)| row.uuids("ports").any(|member| member == uuid))
+        .map(|(_, row)| row.str("name"))
+        .collect();
+    groups.sort_unstable();
+    assert_eq!(groups, ["node.n2", "ovn.default.n2"]);
+
+    // In another Subnet it cannot keep what it had.
+    lab.kube.delete(&pod);
+    let wish = json!({ "ovn.kubernetes.io/ip_address": "10.16.0.200" });
+    lab.pod_with("default", "a", "n1", &wish);
+    lab.news_at_once();
+    lab.run();
+    assert_eq!(lab.addresses()["default/a"], "10.16.0.200");
+    assert_eq!(lab.ports(), ["a.default", "node-n1", "node-n2"]);
+}
+
+#[test]
+fn names_that_are_too_long_for_labels_do_no_harm() {
+    let mut lab = Lab::new();
+    lab.seed();
+    let node = format!("n.{}", "x".repeat(80));
+    lab.node(&node, "192.168.1.77");
+    lab.run();
+    let ip = ObjectKey::cluster(Kind::Ip, format!("node-{node}"));
+    let labels = lab.kube.get(&ip).unwrap()["metadata"]["labels"]
+        .as_object()
+        .unwrap();
+    let long = |text: &str| text.rsplit('/').next().unwrap().len() > 63;
+    for (key, value) in labels {
+        assert!(
+            !long(key) && !long(value.as_str().unwrap()),
+            "{key}: {value}"
+        );
+    }
+    assert_eq!(labels["ovn.kubernetes.io/subnet"], "join");
+}

@@ -1,0 +1,157 @@
+//! What is said to users, and when: nothing at a healthy start, and what is wrong once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "this is a test"
+)]
+
+mod common;
+
+use common::Lab;
+use engine::{Kind, ObjectKey};
+use jiff::SignedDuration;
+use serde_json::json;
+
+fn told(lab: &Lab) -> Vec<(&str, &str)> {
+    lab.notices
+        .iter()
+        .map(|notice| (notice.object.name.as_str(), notice.reason.as_str()))
+        .collect()
+}
+
+/// Nodes and pods are there before the controller is, as in every new cluster.
+fn first_start() -> Lab {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.pod("default", "busybox", "n1");
+    lab.pod("test-ns", "nginx", "n2");
+    lab
+}
+
+#[test]
+fn a_healthy_first_start_is_silent() {
+    let mut lab = first_start();
+    lab.restart();
+    lab.run();
+    assert_eq!(told(&lab), []);
+    assert_eq!(lab.addresses().len(), 2);
+    assert_eq!(lab.ports().len(), 4);
+}
+
+#[test]
+fn subnets_that_cannot_be_made_are_missed_aloud() {
+    let mut lab = first_start();
+    for subnet in ["join", "ovn-default"] {
+        let key = ObjectKey::cluster(Kind::Subnet, subnet);
+        lab.kube.refused.insert(key);
+    }
+    lab.restart();
+    lab.run_for(SignedDuration::from_secs(30));
+    let said = told(&lab);
+    for object in ["busybox", "n1", "n2"] {
+        assert_eq!(
+            said.iter()
+                .filter(|line| **line == (object, "NoSubnet"))
+                .count(),
+            1,
+            "{object}: {said:?}"
+        );
+    }
+    assert!(
+        !said.iter().any(|(object, _)| *object == "nginx"),
+        "{said:?}"
+    );
+
+    // Whoever was in the way is gone.
+    lab.kube.refused.clear();
+    lab.run();
+    assert_eq!(lab.addresses().len(), 2);
+    assert!(lab.engine.report().problems.is_empty());
+}
+
+#[test]
+fn a_subnet_that_lost_its_namespace_lets_nobody_in() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    lab.pod("test-ns", "a", "n1");
+    let wish = json!({ "ovn.kubernetes.io/logical_switch": "test-subnet" });
+    lab.pod_with("default", "intruder", "n1", &wish);
+    lab.run();
+    assert_eq!(told(&lab), [("intruder", "SubnetNotAllowed")]);
+    // Whatever goes first.
+    lab.kube
+        .delete(&ObjectKey::cluster(Kind::Namespace, "test-ns"));
+    lab.run();
+    lab.kube.delete(&ObjectKey::pod("test-ns", "a"));
+    lab.run();
+    let subnet = ObjectKey::cluster(Kind::Subnet, "test-subnet");
+    assert!(lab.kube.get(&subnet).is_none(), "{:#?}", lab.trace);
+    assert!(lab.addresses().is_empty(), "{:?}", lab.addresses());
+    assert_eq!(lab.ips(), ["node-n1", "node-n2"]);
+}
+
+#[test]
+fn a_write_that_is_refused_is_tried_less_and_less() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    lab.kube.refused.insert(ObjectKey::pod("default", "a"));
+    lab.pod("default", "a", "n1");
+    lab.run_for(SignedDuration::from_mins(10));
+    let tries = lab.kube.refusals;
+    assert!((10..=25).contains(&tries), "{tries} tries in ten minutes");
+    assert_eq!(told(&lab), [("a", "WriteRefused")]);
+    assert_eq!(lab.engine.report().writes_waiting, 1);
+
+    // What is gone is not remembered.
+    lab.kube.delete(&ObjectKey::pod("default", "a"));
+    lab.run();
+    let report = lab.engine.report();
+    assert_eq!((report.writes_waiting, report.problems), (0, vec![]));
+}
+
+#[test]
+fn a_status_that_is_refused_is_tried_less_and_less() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    let subnet = ObjectKey::cluster(Kind::Subnet, "ovn-default");
+    lab.kube.refused.insert(subnet.clone());
+    lab.pod("default", "a", "n1");
+    lab.run_for(SignedDuration::from_mins(10));
+    let tries = lab.kube.refusals;
+    assert!((10..=25).contains(&tries), "{tries} tries in ten minutes");
+    lab.kube.refused.clear();
+    lab.run();
+    assert_eq!(lab.kube.get(&subnet).unwrap()["status"]["v4usingIPs"], 1);
+    assert_eq!(lab.engine.report().writes_waiting, 0);
+}
+
+#[test]
+fn a_failure_that_settles_itself_is_forgotten() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    let pod = ObjectKey::pod("default", "a");
+    lab.kube.refused.insert(pod.clone());
+    lab.pod("default", "a", "n1");
+    lab.run_for(SignedDuration::from_secs(20));
+    // Somebody else writes it.
+    let node = ObjectKey::cluster(Kind::Node, "n1");
+    lab.kube.refused.clear();
+    lab.kube.refused.insert(node.clone());
+    lab.run();
+    assert_eq!(lab.engine.report().writes_waiting, 0);
+    // A node loses an annotation, the write of it is refused, and its author takes it back himself.
+    let before = lab.kube.get(&node).unwrap().clone();
+    lab.kube.edit(&node, |node| {
+        node["metadata"]["annotations"]["ovn.kubernetes.io/ip_address"] = "1.2.3.4".into();
+    });
+    lab.run_for(SignedDuration::from_secs(5));
+    assert_eq!(lab.engine.report().writes_waiting, 1);
+    lab.kube.edit(&node, |node| *node = before);
+    lab.run_for(SignedDuration::from_mins(2));
+    assert_eq!(lab.engine.report().writes_waiting, 0);
+}
