@@ -88,6 +88,15 @@ impl Actual {
         self.owned.get(&table).copied().unwrap_or(0)
     }
 
+    /// Number of elements of a column in all rows that are ours. Looks at every row.
+    pub fn owned_elements(&self, column: Column) -> usize {
+        let rows = self.rows.values().filter(|row| row.table == column.table());
+        rows.filter(|row| row.owner == Owner::Ours)
+            .filter_map(|row| row.wire.get(column.name()))
+            .map(wire::Datum::len)
+            .sum()
+    }
+
     /// Takes one atomic change of the replica.
     pub fn apply(&mut self, keys: &mut Keys, deltas: &[RowDelta], touched: &mut Touched) {
         let mut work = Vec::new();

@@ -124,16 +124,16 @@ fn whole(
             delete: minus(old.atoms(), new.atoms()),
         },
         (Shape::Map, _) => {
-            let get = |value: &Value, key: &Atom| {
+            fn get<'a>(value: &'a Value, key: &Atom) -> Option<&'a Atom> {
                 let entries = value.entries();
-                let found = entries.iter().find(|(k, _)| k == key);
-                found.map(|(_, v)| v.clone())
-            };
+                let at = entries.binary_search_by(|(k, _)| k.cmp(key)).ok()?;
+                Some(&entries[at].1)
+            }
             Edit::Entries {
                 insert: new
                     .entries()
                     .iter()
-                    .filter(|(k, v)| get(&old, k).as_ref() != Some(v))
+                    .filter(|(k, v)| get(&old, k) != Some(v))
                     .cloned()
                     .collect(),
                 delete: old
@@ -145,7 +145,7 @@ fn whole(
                 replace: new
                     .entries()
                     .iter()
-                    .filter(|(k, v)| get(&old, k).is_some_and(|o| o != *v))
+                    .filter(|(k, v)| get(&old, k).is_some_and(|o| o != v))
                     .map(|(k, _)| k.clone())
                     .collect(),
             }

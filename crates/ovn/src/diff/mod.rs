@@ -50,15 +50,6 @@ pub(crate) struct Pending {
     pub surplus: BTreeSet<Uuid>,
 }
 
-impl Pending {
-    fn is_empty(&self) -> bool {
-        self.rows.is_empty()
-            && self.adds.is_empty()
-            && self.removes.is_empty()
-            && self.surplus.is_empty()
-    }
-}
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RowState {
     Insert,
@@ -193,7 +184,29 @@ impl<U: Ord + Clone> Diff<U> {
     /// Whether the database holds what all units want and nothing of ours beside.
     pub fn is_empty(&mut self) -> bool {
         self.evaluate();
-        self.pending.is_empty()
+        self.pending.rows.is_empty()
+            && self.pending.adds.is_empty()
+            && self.pending.surplus.is_empty()
+            && self.removes().next().is_none()
+    }
+
+    /// The elements that nobody contributes and that are ours to remove.
+    ///
+    /// A reference to somebody else's row is not: a load balancer that the Go implementation, or an administrator, put
+    /// on a switch of ours stays there. (Who owns the other row is asked here and not when the element is evaluated: there
+    /// is no index of who refers to a row. Who put it there is not asked: the next process would not know.)
+    pub(crate) fn removes(&self) -> impl Iterator<Item = &ElementId> {
+        self.pending.removes.iter().filter(|e| !self.is_theirs(e))
+    }
+
+    fn is_theirs(&self, element: &ElementId) -> bool {
+        let (_, column, atom) = element;
+        let child = atom.as_uuid().filter(|_| column.refers().is_some());
+        child.is_some_and(|child| {
+            let row = self.actual.get(child);
+            row.is_some_and(|row| matches!(row.owner, Owner::Foreign | Owner::Vendor))
+                && self.claimed(child).is_none()
+        })
     }
 
     /// Whether the database holds what the unit wants, and nothing that only it wanted before. A unit that lost a row
@@ -347,7 +360,7 @@ impl<U: Ord + Clone> Diff<U> {
         leftovers.members.retain(|member| {
             let there = self
                 .located(member)
-                .is_some_and(|element| self.pending.removes.contains(&element));
+                .is_some_and(|e| self.pending.removes.contains(&e) && !self.is_theirs(&e));
             if !there && self.former_members.get(member) == Some(unit) {
                 self.former_members.remove(member);
             }
@@ -445,9 +458,7 @@ impl<U: Ord + Clone> Diff<U> {
             format!("{} {} + {elem}", self.keys[*key].key, column.name())
         });
         let removes = self
-            .pending
-            .removes
-            .iter()
+            .removes()
             .map(|(row, column, atom)| format!("{row} {} - {atom}", column.name()));
         let surplus = self.pending.surplus.iter().map(|row| format!("- {row}"));
         rows.chain(adds).chain(removes).chain(surplus).collect()

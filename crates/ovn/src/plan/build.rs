@@ -77,7 +77,7 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
     }
 
     /// The unit whose row counts for a wanted key.
-    fn claimant(&self, key: KeyId) -> Option<U> {
+    pub fn claimant(&self, key: KeyId) -> Option<U> {
         let (unit, _) = self.diff.desired.claim(&self.diff.keys, key)?;
         Some(self.unit(unit))
     }
@@ -111,6 +111,14 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
                 .0
                 .is_some_and(|uuid| !self.diff.pending.surplus.contains(&uuid)),
         }
+    }
+
+    /// Whether rows and elements can be put into a row: it is there, or will be, and somebody of ours states it. A row of
+    /// the Go implementation that nobody claims, or anybody else's, is left as it is.
+    pub fn takes(&self, key: KeyId) -> bool {
+        let record = &self.diff.keys[key];
+        let ours = !record.claims.is_empty() || record.key.table.is_singleton();
+        ours && self.available(key)
     }
 
     /// Finds the new rows that can be written, with reasons for those that cannot.
@@ -186,7 +194,7 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
         let table = record.key.table;
         let contained = || {
             let mut places = self.diff.desired.places(&self.diff.keys, key);
-            places.any(|(parent, _)| self.available(parent))
+            places.any(|(parent, _)| self.takes(parent))
         };
         let filled = || {
             table
@@ -200,17 +208,7 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
                 unit: unit.clone(),
             });
         }
-        // A row of another key that somebody renamed to this one, and that does not give the name back.
-        let usurper = record.natural.iter().find(|uuid| {
-            self.diff.claimed(**uuid).is_some_and(|other| {
-                other != key
-                    && !self.claimant(other).is_some_and(|unit| {
-                        self.may(&unit)
-                            && self.lacking(other).is_none()
-                            && self.dangling(other, &unit).is_none()
-                    })
-            })
-        });
+        let usurper = record.natural.iter().find(|uuid| self.usurps(**uuid, key));
         if let Some(uuid) = usurper {
             return Some(Held::Foreign {
                 key: record.key.clone(),
@@ -219,6 +217,29 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
             });
         }
         self.dangling(key, unit)
+    }
+
+    /// Whether a row of another wanted key was renamed to this one, and does not give the name back.
+    fn usurps(&self, uuid: Uuid, key: KeyId) -> bool {
+        self.diff.claimed(uuid).is_some_and(|other| {
+            other != key
+                && !self.claimant(other).is_some_and(|unit| {
+                    self.may(&unit)
+                        && self.lacking(other).is_none()
+                        && self.dangling(other, &unit).is_none()
+                })
+        })
+    }
+
+    /// The row that has the name of a row which somebody renamed, and which is to get it back. The database would refuse
+    /// that if names are unique.
+    fn successor(&self, key: KeyId, uuid: Uuid) -> Option<Uuid> {
+        let renamed = self.diff.actual.get(uuid)?.natural != Some(key);
+        let record = &self.diff.keys[key];
+        let unique = !record.key.table.def().indexes.is_empty();
+        let mut others = record.natural.iter().copied().filter(|u| *u != uuid);
+        let taken = |u: &Uuid| self.diff.claimed(*u).is_none() || self.usurps(*u, key);
+        (renamed && unique).then(|| others.find(taken))?
     }
 
     /// A reference of a wanted row to one that is not there.
@@ -280,6 +301,14 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
                         self.held.insert(reason);
                         continue;
                     }
+                    if let Some(uuid) = self.successor(*key, uuid) {
+                        self.held.insert(Held::Foreign {
+                            key: diff.keys[*key].key.clone(),
+                            uuid,
+                            unit,
+                        });
+                        continue;
+                    }
                     let changes = diff.changes(*key, uuid);
                     self.group(unit).updates.insert(*key, (uuid, changes));
                 }
@@ -327,9 +356,13 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
                 Elem::Row(target) => Some(*target),
                 Elem::Value(_) => None,
             };
-            if !self.available(*key) || element.is_some_and(|target| !self.available(target)) {
+            if !self.takes(*key) || element.is_some_and(|target| !self.available(target)) {
                 // A row that is held back is reported once, not again with each of its places.
-                let reported = |key: KeyId| diff.pending.rows.contains_key(&key);
+                let reported = |key: KeyId| match diff.pending.rows.get(&key) {
+                    Some(RowState::Insert) => !self.coming.contains(&key),
+                    Some(RowState::Blocked(_)) => true,
+                    Some(RowState::Update(_)) | None => false,
+                };
                 if !reported(*key) && !element.is_some_and(reported) {
                     self.held.insert(Held::Absent {
                         parent: diff.keys[*key].key.clone(),
@@ -352,7 +385,7 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
     fn removals(&mut self) {
         let diff = self.diff;
         if !self.options.deletes {
-            let (rows, elements) = (diff.pending.surplus.len(), diff.pending.removes.len());
+            let (rows, elements) = (diff.pending.surplus.len(), diff.removes().count());
             if rows + elements > 0 {
                 self.held.insert(Held::Barrier { rows, elements });
             }
@@ -401,53 +434,24 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
             let references = references.remove(uuid).unwrap_or_default();
             group.removes.extend(references.into_iter().cloned());
         }
-        for element in &diff.pending.removes {
-            let (parent, column, atom) = element;
-            let child = atom.as_uuid().filter(|_| column.refers().is_some());
-            // Rows that nobody wants keep their memberships until they go: a port that has to stay keeps its policies.
-            if child.is_some_and(|child| diff.pending.surplus.contains(&child)) {
-                continue;
-            }
-            let moved = child.and_then(|child| diff.claimed(child));
-            if diff.pending.surplus.contains(parent)
-                && (moved.is_none() || column.contains().is_none())
-            {
-                continue;
-            }
-            if column.contains().is_some()
-                && let Some(key) = moved
-                && !self.stays(key, element)
-            {
-                continue;
-            }
-            let unit = moved
-                .and_then(|key| self.claimant(key))
-                .filter(|_| column.contains().is_some())
-                .or_else(|| diff.former_contributor(element).cloned())
-                .or_else(|| self.claimant(diff.claimed(*parent)?));
-            let key = match unit {
-                Some(unit) if self.allowed(&unit) => GroupKey::Unit(unit),
-                None if self.options.only.is_none() => GroupKey::Object(SmolStr::default()),
-                _ => continue,
-            };
-            let group = self.groups.entry(key).or_default();
-            group.removes.insert(element.clone());
-        }
+        self.remove_elements();
     }
 
     /// Whether a row keeps a container when it is taken out of this one: without any the database forgets it.
-    fn stays(&self, key: KeyId, element: &(Uuid, Column, wire::Atom)) -> bool {
+    pub fn stays(&self, key: KeyId, element: &(Uuid, Column, wire::Atom)) -> bool {
         let mut places = self.diff.desired.places(&self.diff.keys, key);
         places.any(|(parent, column)| {
-            self.available(parent)
+            self.takes(parent)
                 && (self.diff.locate(parent).0, column) != (Some(element.0), element.1)
         })
     }
 
     /// Whether a map of a row has an entry with this key.
     pub fn has_entry(&self, uuid: Uuid, column: Column, key: &wire::Atom) -> bool {
-        let row = self.diff.actual.get(uuid);
-        row.is_some_and(|row| row.wire.pairs(column.name()).iter().any(|(k, _)| k == key))
+        self.diff.actual.get(uuid).is_some_and(|row| {
+            let pairs = row.wire.pairs(column.name());
+            pairs.binary_search_by(|(k, _)| k.cmp(key)).is_ok()
+        })
     }
 
     /// Whether a row that is edited was the Go implementation's.

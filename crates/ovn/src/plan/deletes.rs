@@ -1,4 +1,4 @@
-//! Which rows of ours go, and which must not.
+//! Which rows and elements of ours go, and which must not.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,6 +8,7 @@ use uuid::Uuid;
 
 use super::Held;
 use super::build::{Builder, GroupKey};
+use crate::diff::ElementId;
 use crate::fragment::SOURCE_KEY;
 use crate::model::{Column, Table};
 
@@ -24,9 +25,8 @@ impl<U: Ord + Clone> Builder<'_, U> {
         let mut going = BTreeSet::new();
         for (table, uuids) in tables {
             let owned = diff.actual.owned(table);
-            let braked = self.options.brakes.is_some_and(|brakes| {
-                uuids.len() > brakes.rows && uuids.len() * 100 > owned * usize::from(brakes.percent)
-            });
+            let brakes = self.options.brakes;
+            let braked = brakes.is_some_and(|brakes| brakes.hold(uuids.len(), owned));
             if braked {
                 let keys = uuids.iter().filter_map(|uuid| {
                     let key = diff.actual.get(*uuid)?.natural?;
@@ -96,6 +96,79 @@ impl<U: Ord + Clone> Builder<'_, U> {
         }
     }
 
+    /// Takes out the elements that nobody contributes.
+    pub fn remove_elements(&mut self) {
+        let diff = self.diff;
+        let mut columns: BTreeMap<Column, Vec<(&ElementId, GroupKey<U>)>> = BTreeMap::new();
+        for element in diff.removes() {
+            let (parent, column, atom) = element;
+            let child = atom.as_uuid().filter(|_| column.refers().is_some());
+            // Rows that nobody wants keep their memberships until they go: a port that has to stay keeps its policies.
+            if child.is_some_and(|child| diff.pending.surplus.contains(&child)) {
+                continue;
+            }
+            let moved = child.and_then(|child| diff.claimed(child));
+            if diff.pending.surplus.contains(parent)
+                && (moved.is_none() || column.contains().is_none())
+            {
+                continue;
+            }
+            if column.contains().is_some()
+                && let Some(key) = moved
+                && !self.stays(key, element)
+            {
+                continue;
+            }
+            let unit = moved
+                .and_then(|key| self.claimant(key))
+                .filter(|_| column.contains().is_some())
+                .or_else(|| diff.former_contributor(element).cloned())
+                .or_else(|| self.claimant(diff.claimed(*parent)?));
+            let group = match unit {
+                Some(unit) if self.allowed(&unit) => GroupKey::Unit(unit),
+                None if self.options.only.is_none() => GroupKey::Object(SmolStr::default()),
+                _ => continue,
+            };
+            columns.entry(*column).or_default().push((element, group));
+        }
+        for (column, elements) in columns {
+            // A row that moves is not lost, however many do.
+            if column.contains().is_none()
+                && let Some(brake) = self.element_brake(column, &elements)
+            {
+                self.held.insert(brake);
+                continue;
+            }
+            for (element, group) in elements {
+                let group = self.groups.entry(group).or_default();
+                group.removes.insert(element.clone());
+            }
+        }
+    }
+
+    /// The reason to hold back the removal of so many elements of a column.
+    fn element_brake(
+        &self,
+        column: Column,
+        elements: &[(&ElementId, GroupKey<U>)],
+    ) -> Option<Held<U>> {
+        let brakes = self.options.brakes?;
+        // The count of all is a walk over the rows: only where it matters.
+        let owned = (elements.len() > brakes.rows)
+            .then(|| self.diff.actual.owned_elements(column))
+            .filter(|owned| brakes.hold(elements.len(), *owned))?;
+        let names = elements.iter().filter_map(|((parent, ..), _)| {
+            let key = self.diff.key_of(*parent)?;
+            Some(&self.diff.keys[key].key)
+        });
+        Some(Held::ElementBrake {
+            column,
+            removes: elements.len(),
+            owned,
+            example: names.min().cloned(),
+        })
+    }
+
     /// A column that must not be empty, would be without this row, and stays.
     fn last_in(&self, uuid: Uuid, going: &BTreeSet<Uuid>) -> Option<(Uuid, Column)> {
         let diff = self.diff;
@@ -160,7 +233,7 @@ impl<U: Ord + Clone> Builder<'_, U> {
             let moves = self.diff.claimed(*child).is_some_and(|key| {
                 let mut places = self.diff.desired.places(&self.diff.keys, key);
                 places.any(|(parent, _)| {
-                    self.available(parent) && self.diff.locate(parent).0 != Some(uuid)
+                    self.takes(parent) && self.diff.locate(parent).0 != Some(uuid)
                 })
             });
             !elsewhere && !moves

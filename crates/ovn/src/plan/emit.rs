@@ -64,23 +64,48 @@ impl<U: Ord + Clone> Builder<'_, U> {
             });
             batches.push(parts.collect());
         }
-        for (key, group) in &self.last {
-            // Each row alone: one that is refused must not hold up the others.
-            let deletes: Vec<_> = group.deletes.iter().copied().collect();
-            let mut emitted = self.emit_group(
-                key,
-                &Group {
+        let last: Vec<_> = self.last.iter().collect();
+        for component in order::components(&self.holders_first(&last)) {
+            let parts = component.iter().map(|i| {
+                let (key, group) = last[*i];
+                let removes = Group {
                     removes: group.removes.clone(),
                     ..Group::default()
-                },
-            );
-            let units = units(key);
-            for uuid in deletes {
-                self.delete(uuid, &units, &mut emitted);
-            }
-            batches.push(vec![emitted]);
+                };
+                let mut emitted = self.emit_group(key, &removes);
+                let units = units(key);
+                for uuid in &group.deletes {
+                    self.delete(*uuid, &units, &mut emitted);
+                }
+                emitted
+            });
+            batches.push(parts.collect());
         }
         batches.finish()
+    }
+
+    /// For each of the last groups those that have to go before or together with it: their rows refer strongly to rows
+    /// of the group.
+    fn holders_first(&self, last: &[(&GroupKey<U>, &Group)]) -> Vec<Vec<usize>> {
+        let mut place = BTreeMap::new();
+        for (i, (_, group)) in last.iter().enumerate() {
+            place.extend(group.deletes.iter().map(|uuid| (*uuid, i)));
+        }
+        // A row that is no root goes with the one that contains it.
+        let root = |mut uuid: Uuid| {
+            while let Some((parent, _)) = self.diff.actual.parents(uuid).first() {
+                uuid = *parent;
+            }
+            uuid
+        };
+        let needs = last.iter().enumerate().map(|(i, (_, group))| {
+            let held = group.deletes.iter();
+            let holders = held.flat_map(|uuid| self.diff.actual.holders(*uuid));
+            let places = holders.filter_map(|(holder, _)| place.get(&root(*holder)));
+            let needs: BTreeSet<usize> = places.copied().filter(|j| *j != i).collect();
+            needs.into_iter().collect()
+        });
+        needs.collect()
     }
 
     /// The rows that have to be written before or together with a group.

@@ -51,10 +51,22 @@ impl<U> Default for Options<U> {
 }
 
 /// Deletes of a table are held if they are more than `rows` rows **and** more than `percent` of those that are ours.
+///
+/// The same holds for each shared column and the elements that are taken out of its rows, where these rows stay: the
+/// ports of all port groups, the addresses of all address sets, the entries of all load balancers. A group that lost
+/// its ports is as good as deleted, and what it denied is open. Not counted: elements that go with a row or with what
+/// they refer to (the brake on that table holds those), rows that move from one parent to another, and entries whose
+/// value changes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Brakes {
     pub rows: usize,
     pub percent: u8,
+}
+
+impl Brakes {
+    fn hold(self, going: usize, owned: usize) -> bool {
+        going > self.rows && going * 100 > owned * usize::from(self.percent)
+    }
 }
 
 impl Default for Brakes {
@@ -167,7 +179,7 @@ pub enum Held<U> {
     Lost { key: RowKey, unit: U, to: U },
     /// The row that should contain it is not there, or nothing says which one.
     Orphan { key: RowKey, unit: U },
-    /// A contribution to or of a row that is not there.
+    /// A contribution to or of a row that is not there, or to one that nobody of ours states.
     Absent {
         parent: RowKey,
         column: Column,
@@ -194,6 +206,15 @@ pub enum Held<U> {
         deletes: usize,
         owned: usize,
         /// The first of them.
+        example: Option<RowKey>,
+    },
+    /// Too many elements of a column at once, from rows that stay.
+    ElementBrake {
+        column: Column,
+        removes: usize,
+        /// Elements of the column in all rows that are ours.
+        owned: usize,
+        /// The first of the rows.
         example: Option<RowKey>,
     },
     /// Deletes are not allowed yet.

@@ -134,7 +134,7 @@ impl<U: fmt::Display> fmt::Display for Held<U> {
                 unit,
             } => write!(
                 f,
-                "{parent} {}: {element} of {unit}: one of the two rows is not there",
+                "{parent} {}: {element} of {unit}: one of the two rows is not there, or not ours",
                 column.name()
             ),
             Self::Dangling { key, target, unit } => {
@@ -165,6 +165,21 @@ impl<U: fmt::Display> fmt::Display for Held<U> {
                 )?;
                 if let Some(key) = example {
                     write!(f, " (the first is {})", key.name)?;
+                }
+                f.write_str("; this needs consent")
+            }
+            Self::ElementBrake {
+                column,
+                removes,
+                owned,
+                example,
+            } => {
+                write!(
+                    f,
+                    "{removes} of {owned} elements of {column} would be removed at once"
+                )?;
+                if let Some(key) = example {
+                    write!(f, " (the first from {})", key.name)?;
                 }
                 f.write_str("; this needs consent")
             }

@@ -219,6 +219,10 @@ pub enum Human {
     ForeignPort(u8, u8),
     VendorPort(u8, u8),
     ForeignRoute,
+    /// A load balancer of somebody else's on a switch.
+    Balancer(u8, bool),
+    /// A port group of the Go implementation.
+    VendorGroup(u8),
     NbGlobalOption,
     Vip(u8),
 }
@@ -239,6 +243,8 @@ pub fn events() -> impl Strategy<Value = Vec<Event>> {
         (0..3u8, 0..5u8).prop_map(|(s, p)| Human::ForeignPort(s, p)),
         (0..3u8, 0..4u8).prop_map(|(s, p)| Human::VendorPort(s, p)),
         Just(Human::ForeignRoute),
+        (0..3u8, any::<bool>()).prop_map(|(s, vendor)| Human::Balancer(s, vendor)),
+        (0..3u8).prop_map(Human::VendorGroup),
         Just(Human::NbGlobalOption),
         (0..5u8).prop_map(Human::Vip),
     ];
@@ -512,6 +518,33 @@ impl<B: Backend> World<B> {
                         ),
                     ]
                 }),
+            Human::Balancer(i, is_vendor) => switch_named(self, *i).map(|switch| {
+                let ids = if *is_vendor {
+                    vendor
+                } else {
+                    Datum::empty_map()
+                };
+                vec![
+                    Operation::insert(
+                        "Load_Balancer",
+                        uuid,
+                        Row::from([("name", Datum::from("other")), ("external_ids", ids)]),
+                    ),
+                    Operation::mutate(
+                        "Logical_Switch",
+                        Condition::row(switch),
+                        vec![Mutation::insert("load_balancer", uuid)],
+                    ),
+                ]
+            }),
+            Human::VendorGroup(g) => Some(vec![Operation::insert(
+                "Port_Group",
+                uuid,
+                Row::from([
+                    ("name", Datum::from(format!("g{g}").as_str())),
+                    ("external_ids", vendor),
+                ]),
+            )]),
             Human::NbGlobalOption => Some(vec![Operation::mutate(
                 "NB_Global",
                 Condition::row(Uuid::from_u128(0xff)),
@@ -569,6 +602,17 @@ impl<B: Backend> World<B> {
             .collect()
     }
 
+    /// The load balancers of others that switches have, without those that go with their switch.
+    fn attached(&self) -> BTreeMap<Uuid, BTreeSet<Uuid>> {
+        let balancers = self.backend.memory().rows("Load_Balancer");
+        let others = |uuid: &Uuid| balancers[uuid].str("name") == "other";
+        let switches = self.backend.memory().rows("Logical_Switch");
+        switches
+            .iter()
+            .map(|(uuid, row)| (*uuid, row.uuids("load_balancer").filter(others).collect()))
+            .collect()
+    }
+
     /// A row that we made and somebody stripped of its provenance; if it is wanted it is repaired.
     fn named_by_us(uuid: Uuid) -> bool {
         uuid.get_version_num() == 5
@@ -576,6 +620,7 @@ impl<B: Backend> World<B> {
 
     pub fn flush(&mut self, max_ops: usize) {
         let before = self.foreign();
+        let attached = self.attached();
         let options = Options {
             max_ops,
             ..Options::default()
@@ -623,6 +668,10 @@ impl<B: Backend> World<B> {
             places.values().all(|n| *n == 1),
             "a port in two switches: {text}"
         );
+        let still = self.attached();
+        for (switch, balancers) in attached {
+            assert!(still.get(&switch).is_none_or(|b| *b == balancers), "{text}");
+        }
         let after = self.foreign();
         for (uuid, row) in before {
             assert_eq!(after.get(&uuid), Some(&row), "{text}");

@@ -1,6 +1,7 @@
 //! A database in memory with the rules of ovsdb-server that matter to a planner: references, garbage, indexes, counts.
 #![allow(dead_code, reason = "not every test uses everything")]
 
+pub mod fixture;
 pub mod history;
 
 use std::collections::{BTreeMap, BTreeSet};
