@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "for tests alone")]
 
+#[path = "../src/matching/symbols.rs"]
+#[allow(dead_code, reason = "only the table is of interest here")]
+mod symbols;
+
 use std::process::Command;
 
 use net::Family;
@@ -63,14 +67,17 @@ fn built() -> Vec<(Match, &'static str)> {
             "ip4.src == $g_ip4",
         ),
         (
-            Field::Ip4Src.none_of([cidr("10.0.0.0/8"), cidr("172.16.0.0/12")]),
+            Field::Ip4Src
+                .none_of([cidr("10.0.0.0/8"), cidr("172.16.0.0/12")])
+                .unwrap(),
             "ip4.src != {10.0.0.0/8, 172.16.0.0/12}",
         ),
         (
             Code::Icmp6Type
                 .one_of([136u8, 130, 134, 135])
-                .and(Code::Icmp6Code.eq(0u8))
-                .and(Code::IpTtl.eq(255u8)),
+                .unwrap()
+                .and(Code::Icmp6Code.eq(0u8).unwrap())
+                .and(Code::IpTtl.eq(255u8).unwrap()),
             "icmp6.type == {130, 134, 135, 136} && icmp6.code == 0 && ip.ttl == 255",
         ),
         (
@@ -78,9 +85,11 @@ fn built() -> Vec<(Match, &'static str)> {
             "!(ip4.src == $as.x)",
         ),
         (icmp4().or(icmp6()), "icmp4 || icmp6"),
-        (Code::IpProto.eq(112u8), "ip.proto == 112"),
+        (Code::IpProto.eq(112u8).unwrap(), "ip.proto == 112"),
         (
-            Field::EthDst.eq("02:00:00:00:00:01".parse::<net::Mac>().unwrap()),
+            Field::EthDst
+                .eq("02:00:00:00:00:01".parse::<net::Mac>().unwrap())
+                .unwrap(),
             "eth.dst == 02:00:00:00:00:01",
         ),
         (Match::always(), "1"),
@@ -188,6 +197,8 @@ const REFUSED: &[&str] = &[
 /// OVN understands these, in a sense that nobody means.
 const REFUSED_BY_US_ALONE: &[&str] = &[
     "ct.est > 0",
+    "ip6.src == 10.0.0.0/8",
+    "eth.src == 10.0.0.1",
     "tcp.dst[0..7] == 256",
     "!tcp.dst",
     "!(inport != \"p\")",
@@ -212,6 +223,35 @@ fn matches_print_in_one_form_and_read_back() {
 }
 
 #[test]
+fn what_a_field_cannot_hold_is_no_match() {
+    let v6: std::net::IpAddr = "fd00::1".parse().unwrap();
+    let mac: net::Mac = "02:00:00:00:00:01".parse().unwrap();
+    let refused = [
+        Field::TcpDst.eq(70_000u32),
+        Field::VlanVid.ne(4096u32),
+        Field::TcpDst.one_of([80u32, 70_000]),
+        Field::TcpDst.between(1, 70_000),
+        Field::TcpDst.between(90, 80),
+        Field::TcpDst.in_set("as.x"),
+        Field::Ip4Src.eq(v6),
+        Field::Ip4Src.none_of([cidr("10.0.0.0/8"), cidr("fd00::/8")]),
+        Field::Ip6Src.eq(cidr("10.0.0.0/8")),
+        Field::Ip4Src.eq(mac),
+        Field::EthSrc.eq(v6),
+        Code::IpDscp.eq(64u8),
+        Code::IpTtl.one_of([1u32, 256]),
+    ];
+    for (i, refused) in refused.into_iter().enumerate() {
+        let error = refused.expect_err(&format!("case {i}"));
+        assert!(matches!(error, MatchError::Value { .. }), "{i}: {error}");
+    }
+    assert_eq!(
+        Field::TcpDst.between(80, 80).unwrap().to_string(),
+        "tcp.dst == 80"
+    );
+}
+
+#[test]
 fn a_port_cannot_be_tested_for_inequality() {
     let error = OutPort::is("p").and(ip()).negated().unwrap_err();
     assert_eq!(
@@ -233,6 +273,47 @@ fn names_of_groups_and_sets_are_checked() {
         assert!(OutPort::group(bad).is_err(), "{bad}");
         assert!(src_set(Family::V4, bad).is_err(), "{bad}");
     }
+}
+
+/// All kinds of questions that the table of symbols allows, of every field.
+fn asked_of_every_field() -> Vec<String> {
+    use symbols::Symbol::{Address, Code, Flag, Number, Port, Protocol};
+    let registers = ["reg0", "reg9", "xreg4", "xxreg1"].map(|n| (n, symbols::symbol(n).unwrap()));
+    let mut all = Vec::new();
+    for (name, symbol) in symbols::SYMBOLS.iter().copied().chain(registers) {
+        let largest = |bits: u32| format!("{:#x}", u128::MAX >> (128 - bits));
+        let mut ask = |text: String| all.push(text);
+        match symbol {
+            Port => ask(format!(r#"{name} == {{"p", @g}}"#)),
+            Protocol => {
+                ask(name.to_owned());
+                ask(format!("{name} == 1"));
+            }
+            Flag => {
+                ask(name.to_owned());
+                ask(format!("!{name}"));
+                ask(format!("{name} == 0"));
+                ask(format!("{name} != 1"));
+            }
+            Code(bits) => ask(format!("{name} == {{1, {}}}", largest(bits))),
+            Number(bits) | Address(bits) => {
+                ask(format!("{name} == {}", largest(bits)));
+                ask(format!("{name} != {{1, 2}} && !({name} == 1)"));
+                ask(format!("{name} > 1"));
+                ask(format!("{name} <= {}", largest(bits)));
+                ask(format!("1 <= {name} <= 2"));
+                ask(format!("{name}[0] && !{name}[{}]", bits - 1));
+                ask(format!("{name}[1..{}] != 1", bits - 1));
+            }
+        }
+        if let Address(_) = symbol {
+            ask(format!("{name} == $as.x && {name} != $as.y"));
+        }
+    }
+    for text in &all {
+        Match::parse(text).unwrap_or_else(|e| panic!("{text}: {e}"));
+    }
+    all
 }
 
 /// What ovn-trace says to the flows of these ACLs: it reads them as ovn-controller does.
@@ -317,6 +398,10 @@ fn ovn_understands_what_we_accept_and_nothing_of_what_we_refuse() {
         )
         .collect();
     assert_eq!(complaints(&nb, &sb, &accepted), "");
+    // Whatever we know of any field.
+    let asked = asked_of_every_field();
+    let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+    assert_eq!(complaints(&nb, &sb, &asked), "");
     // Each alone: one complaint would hide another.
     let forgiven: Vec<_> = REFUSED
         .iter()

@@ -1,12 +1,12 @@
 //! Reads match expressions that users write (`acls` of a Subnet) as strictly as ovn-controller will.
 
-use std::net::IpAddr;
-
-use net::{Cidr, Mac};
 use smol_str::SmolStr;
 
+use super::MatchError;
+use super::expr::{Expr, Op};
+use super::fields::{identifier, quoted};
 use super::symbols::{Symbol, symbol};
-use super::{Expr, MatchError, Op, identifier, quoted};
+use super::values::{fits, is_constant};
 
 /// Deep enough for any rule, shallow enough for the stack.
 const MAX_DEPTH: usize = 64;
@@ -175,19 +175,7 @@ impl<'a> Parser<'a> {
             return Err(self.error("only numbers have an order"));
         }
         for value in &values {
-            let fits = match (value.chars().next(), field.symbol) {
-                (Some('"' | '@'), symbol) => symbol == Symbol::Port,
-                (Some('$'), Symbol::Address(_)) => !order,
-                (Some('$'), _) => false,
-                _ => match (bits(value), field.width) {
-                    // A protocol that is not is not expressed as 0.
-                    (Some(bits), Some(width)) => {
-                        bits <= width && (field.symbol != Symbol::Protocol || value == "1")
-                    }
-                    _ => false,
-                },
-            };
-            if !fits {
+            if !fits(field.symbol, field.width, op, value) {
                 return Err(MatchError::Value {
                     field: field.name,
                     value: value.clone(),
@@ -287,12 +275,11 @@ impl<'a> Parser<'a> {
     }
 
     fn constant(&mut self) -> Result<SmolStr, MatchError> {
-        if let Some(rest) = self.rest.strip_prefix('"') {
+        if self.rest.starts_with('"') {
             let mut stream = serde_json::Deserializer::from_str(self.rest).into_iter::<String>();
             let Some(Ok(text)) = stream.next() else {
                 return Err(self.error("a text without its closing quote"));
             };
-            let _ = rest;
             self.rest = self.rest[stream.byte_offset()..].trim_start();
             return Ok(quoted(&text));
         }
@@ -303,7 +290,7 @@ impl<'a> Parser<'a> {
             return Ok(name.into());
         }
         let word = self.word(|c| c.is_ascii_alphanumeric() || matches!(c, ':' | '.' | '/'));
-        if bits(word).is_none() {
+        if !is_constant(word) {
             return Err(self.error("expected an address, a number, a $set, a @group or a field"));
         }
         self.rest = self.rest[word.len()..].trim_start();
@@ -315,45 +302,6 @@ impl<'a> Parser<'a> {
             .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '.')))
             .map_or(self.rest.len(), |i| i + 1);
         &self.rest[..end]
-    }
-}
-
-/// The bits that a constant needs: an integer, an address or a MAC, with or without a mask. `None` if OVN's lexer would
-/// not take the word for a constant.
-fn bits(word: &str) -> Option<u32> {
-    let (value, mask) = match word.split_once('/') {
-        Some((value, mask)) => (value, Some(mask)),
-        None => (word, None),
-    };
-    let needed = |number: u128| 128 - number.leading_zeros();
-    let plain = |text: &str| {
-        if let Ok(number) = text.parse::<u128>() {
-            return (!text.starts_with('+')).then(|| needed(number));
-        }
-        if let Some(hex) = text.strip_prefix("0x") {
-            let number = u128::from_str_radix(hex, 16).ok()?;
-            return (!hex.starts_with('+')).then(|| needed(number));
-        }
-        match text.parse::<IpAddr>() {
-            Ok(IpAddr::V4(address)) => return Some(needed(address.to_bits().into())),
-            Ok(IpAddr::V6(address)) => return Some(needed(address.to_bits())),
-            Err(_) => {}
-        }
-        let mac = text.parse::<Mac>().ok()?;
-        let number = mac.to_string().replace(':', "");
-        u128::from_str_radix(&number, 16).ok().map(needed)
-    };
-    match mask {
-        None => plain(value),
-        // A prefix length goes with an address alone.
-        Some(mask) => match (word.parse::<Cidr>(), plain(mask)) {
-            (Ok(cidr), _) => Some(match cidr.family() {
-                net::Family::V4 => 32,
-                net::Family::V6 => 128,
-            }),
-            (Err(_), Some(bits)) => Some(bits.max(plain(value)?)),
-            (Err(_), None) => None,
-        },
     }
 }
 

@@ -1,6 +1,9 @@
 //! The fields and predicates of OVN's match language, and what may be asked of each.
 //!
-//! Found by asking OVN 23.03 and 25.03 (ovn-trace reads flows as ovn-controller does); ovn-sb(5) has their meaning.
+//! Found by asking OVN (ovn-trace reads flows as ovn-controller does), and asked again by `tests/matches.rs`, which also
+//! runs on another release than the installed one (held on 23.03 and 25.03):
+//! `PATH=DIR/bin:$PATH OVN_PKGDATADIR=DIR/root/usr/share/ovn cargo test -p ovn --test matches`, with `DIR` made by
+//! `tools/ovn-prefix`. ovn-sb(5) has their meaning.
 
 /// What a name in a match stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +24,7 @@ pub(super) enum Symbol {
 
 use Symbol::{Address, Code, Flag, Number, Port, Protocol};
 
-const SYMBOLS: &[(&str, Symbol)] = &[
+pub(super) const SYMBOLS: &[(&str, Symbol)] = &[
     ("arp", Protocol),
     ("arp.op", Code(16)),
     ("arp.sha", Address(48)),

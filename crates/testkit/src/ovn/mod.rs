@@ -30,6 +30,13 @@ pub use server::{Server, ServerOptions, Tls};
 
 use crate::process::{Process, package_file, program, run, wait_for};
 
+/// Where Debian's packages put their data, unless the variable that OVN's and Open vSwitch's own programs know says
+/// otherwise: with it and `PATH`, tests run on another release (`tools/ovn-prefix`).
+fn schema_file(variable: &str, default: &str, file: &str, package: &str) -> PathBuf {
+    let dir = std::env::var(variable).unwrap_or_else(|_| default.to_owned());
+    package_file(&format!("{dir}/{file}"), package)
+}
+
 /// Generous: the machine may be busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -57,13 +64,16 @@ impl Schema {
         }
     }
 
-    /// The schema as the distribution installs it.
+    /// The schema as the distribution installs it, or below `OVN_PKGDATADIR` and `OVS_PKGDATADIR`.
     pub fn path(&self) -> PathBuf {
+        let ovn = |file| schema_file("OVN_PKGDATADIR", "/usr/share/ovn", file, "ovn-central");
         match self {
-            Self::Northbound => package_file("/usr/share/ovn/ovn-nb.ovsschema", "ovn-central"),
-            Self::Southbound => package_file("/usr/share/ovn/ovn-sb.ovsschema", "ovn-central"),
-            Self::OpenVSwitch => package_file(
-                "/usr/share/openvswitch/vswitch.ovsschema",
+            Self::Northbound => ovn("ovn-nb.ovsschema"),
+            Self::Southbound => ovn("ovn-sb.ovsschema"),
+            Self::OpenVSwitch => schema_file(
+                "OVS_PKGDATADIR",
+                "/usr/share/openvswitch",
+                "vswitch.ovsschema",
                 "openvswitch-switch",
             ),
             Self::File { path, .. } => path.clone(),
