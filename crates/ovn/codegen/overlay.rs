@@ -55,12 +55,15 @@ use Mode::{Ignored, Keys, Shared};
 use Part::{Column, External, Parent, Singleton};
 
 /// Keys of `external_ids` in the northbound database: ours, and those that upstream's tools look for.
+///
+/// `isLocalDnsCache` marks the router policies of a DNS cache on the nodes.
 const NB_IDS: Mode = Keys(&[
     "vendor",
     "kube-ovn.io/*",
     "address-family",
     "associated_sg_*",
     "attach-vips",
+    "isLocalDnsCache",
     "ls",
     "lr",
     "node",
