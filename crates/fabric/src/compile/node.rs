@@ -1,5 +1,6 @@
 //! Nodes: their port in the join switch and the way to them.
 
+use api::keys;
 use ovn::matching::{dst, group_addresses, src_set};
 use ovn::{Fragment, nb};
 use smol_str::SmolStr;
@@ -80,7 +81,11 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
                 priority::NODE,
                 pods.and(dst(*server)),
                 *nexthop,
-                &[("node", name), ("address-family", number(family))],
+                &[
+                    ("node", name),
+                    ("address-family", number(family)),
+                    ("isLocalDnsCache", keys::TRUE),
+                ],
             );
         }
     }

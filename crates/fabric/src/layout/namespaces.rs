@@ -314,9 +314,8 @@ impl Layout {
         let listed = spec.namespaces.iter().any(|name| name == namespace)
             || state.namers.iter().any(|name| name == namespace);
         // What is bound to nobody is for everybody, but not what lost its last namespace and is about to go.
-        let open = spec.namespaces.is_empty()
-            && spec.namespace_selectors.is_empty()
-            && !state.marked;
+        let open =
+            spec.namespaces.is_empty() && spec.namespace_selectors.is_empty() && !state.marked;
         let role = state.in_force.as_ref().map(|effective| effective.role);
         listed
             || open
