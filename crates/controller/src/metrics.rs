@@ -86,7 +86,7 @@ pub fn page(snapshot: Option<&Snapshot>) -> String {
     page.family(
         "kube_ovn_controller_brakes_held_rows",
         "gauge",
-        "Rows that wait for consent to be deleted, by table",
+        "Rows and memberships that wait for consent to be deleted, by table or column",
     );
     for held in &report.held {
         page.sample(

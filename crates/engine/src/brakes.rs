@@ -1,10 +1,10 @@
 //! The brakes: what would delete an unusual share of a table waits for consent.
 //!
-//! Rows are counted, table by table, not memberships: whatever a lost watch takes away (pods, nodes, Subnets) shows as rows,
-//! a row that has to stay keeps its memberships, and memberships alone change with every label. What is held is looked
-//! at anew with every plan, and goes when it has become less.
+//! Rows are counted table by table, and the elements that rows which stay would lose column by column (see
+//! [`ovn::Brakes`]); what goes along with a row is not counted again. What is held is looked at anew with every plan,
+//! and goes when it has become less.
 //!
-//! Consent names a number of rows. It lasts until nothing is held any more, and ends if more than that would go: what the
+//! Consent names a number, of rows and elements together. It lasts until nothing is held any more, and ends if more than that would go: what the
 //! operator has not seen he has not agreed to.
 
 use std::collections::BTreeSet;
@@ -15,16 +15,16 @@ use crate::Engine;
 use crate::effect::{LogLine, Notice};
 use crate::event::{Kind, ObjectKey};
 use crate::notices::Source;
-use smol_str::SmolStr;
+use smol_str::{SmolStr, format_smolstr};
 
-/// Rows of one table that wait for consent to be deleted.
+/// Rows of one table, or elements of one shared column, that wait for consent to be deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldDeletes {
-    /// The table.
+    /// The table, or `table:column`.
     pub table: SmolStr,
-    /// Rows that nobody wants any more.
+    /// Rows or elements that nobody wants any more.
     pub rows: usize,
-    /// Rows of ours in the table.
+    /// Those of ours.
     pub owned: usize,
     /// One of them.
     pub example: Option<String>,
@@ -35,7 +35,12 @@ impl std::fmt::Display for HeldDeletes {
         let Self {
             table, rows, owned, ..
         } = self;
-        write!(f, "{rows} of {owned} rows of {table}")?;
+        let what = if table.contains(':') {
+            "elements"
+        } else {
+            "rows"
+        };
+        write!(f, "{rows} of {owned} {what} of {table}")?;
         self.example
             .iter()
             .try_for_each(|example| write!(f, " (such as {example})"))
@@ -85,6 +90,17 @@ impl Engine {
                 } => northbound.push(HeldDeletes {
                     table: SmolStr::new(table.name()),
                     rows: *deletes,
+                    owned: *owned,
+                    example: example.as_ref().map(|key| key.name.to_string()),
+                }),
+                Held::ElementBrake {
+                    column,
+                    removes,
+                    owned,
+                    example,
+                } => northbound.push(HeldDeletes {
+                    table: format_smolstr!("{}:{}", column.table(), column.name()),
+                    rows: *removes,
                     owned: *owned,
                     example: example.as_ref().map(|key| key.name.to_string()),
                 }),
