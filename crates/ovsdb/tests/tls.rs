@@ -123,6 +123,40 @@ async fn certificates_of_one_authority_trust_each_other() {
 }
 
 #[tokio::test]
+async fn a_file_that_is_of_no_use_is_named() {
+    let authority = Authority::new("pki");
+    let server = start(&authority);
+    let tls = authority.client(&authority.path("ca.pem"));
+    let (other_key, _) = authority.issue("other");
+    let torn = authority.path("torn.pem");
+    fs::write(
+        &torn,
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    )
+    .unwrap();
+    let of_another = TlsConfig {
+        private_key: other_key.clone(),
+        ..tls.clone()
+    };
+    let no_key = TlsConfig {
+        private_key: tls.certificate.clone(),
+        ..tls.clone()
+    };
+    let no_ca = TlsConfig {
+        ca_cert: torn.clone(),
+        ..tls.clone()
+    };
+    for (config_of, file) in [
+        (of_another, other_key),
+        (no_key, tls.certificate.clone()),
+        (no_ca, torn),
+    ] {
+        let problem = problem(config(&server, config_of)).await;
+        assert!(problem.contains(file.to_str().unwrap()), "{problem}");
+    }
+}
+
+#[tokio::test]
 async fn strangers_are_refused_in_both_directions() {
     let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
     let server = start(&ours);

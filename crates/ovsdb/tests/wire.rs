@@ -426,3 +426,37 @@ fn tells_messages_apart() {
     ));
     assert!(Incoming::parse(b"{}").is_err());
 }
+
+#[test]
+fn a_schema_that_was_written_reads_back_equal() {
+    let files = concat!(env!("CARGO_MANIFEST_DIR"), "/../ovn/schemas");
+    let mut compared = 0;
+    for release in fs::read_dir(files).unwrap() {
+        for file in fs::read_dir(release.unwrap().path()).unwrap() {
+            let read = schema(file.unwrap().path().to_str().unwrap());
+            let written = serde_json::to_string(&read).unwrap();
+            assert_eq!(
+                serde_json::from_str::<DatabaseSchema>(&written).unwrap(),
+                read
+            );
+            compared += 1;
+        }
+    }
+    assert!(compared >= 6);
+    // What no schema of OVN has.
+    let text = r#"{"name":"D","version":"1.0.0","tables":{"T":{"columns":{"c":{
+        "type":{"key":{"type":"real","minReal":-1.5,"maxReal":2},"value":{"type":"string","minLength":1,"maxLength":9},
+                "min":1,"max":7},
+        "ephemeral":true,"mutable":false}},"maxRows":3,"indexes":[["c"]]}}}"#;
+    let read: DatabaseSchema = serde_json::from_str(text).unwrap();
+    let written = serde_json::to_value(&read).unwrap();
+    assert_eq!(
+        serde_json::from_value::<DatabaseSchema>(written.clone()).unwrap(),
+        read
+    );
+    let value = &written["tables"]["T"]["columns"]["c"]["type"]["value"];
+    assert_eq!(
+        *value,
+        serde_json::json!({"type": "string", "minLength": 1, "maxLength": 9})
+    );
+}

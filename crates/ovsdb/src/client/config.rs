@@ -47,7 +47,8 @@ impl TableSelection {
     }
 }
 
-/// Pauses between rounds through the remotes; within a round there are none. Each pause is twice the one before.
+/// Pauses between rounds through the remotes; within a round there are none. Each pause is twice the one before, up to
+/// the longest, less a random part of up to a quarter: clients that lost one server must not come back as one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backoff {
     pub initial: Duration,
@@ -65,12 +66,13 @@ impl Default for Backoff {
 }
 
 impl Backoff {
-    /// The pause after this many rounds without success, counted from 1.
-    pub(super) fn pause(&self, round: u32) -> Duration {
+    /// The pause after this many rounds without success, counted from 1. `chance`: any number, evenly distributed.
+    pub(super) fn pause(&self, round: u32, chance: u32) -> Duration {
         let doubled = 1_u32
             .checked_shl(round.saturating_sub(1))
             .unwrap_or(u32::MAX);
-        self.initial.saturating_mul(doubled).min(self.max)
+        let whole = self.initial.saturating_mul(doubled).min(self.max);
+        whole.saturating_sub((whole / 4).mul_f64(f64::from(chance) / f64::from(u32::MAX)))
     }
 }
 
@@ -160,8 +162,12 @@ mod tests {
             initial: Duration::from_millis(100),
             max: Duration::from_secs(1),
         };
-        let pauses: Vec<_> = (1..7).map(|n| backoff.pause(n).as_millis()).collect();
-        assert_eq!(pauses, [100, 200, 400, 800, 1000, 1000]);
-        assert_eq!(backoff.pause(u32::MAX), backoff.max);
+        let pauses = |chance| -> Vec<_> {
+            let pauses = (1..7).map(|n| backoff.pause(n, chance).as_millis());
+            pauses.collect()
+        };
+        assert_eq!(pauses(0), [100, 200, 400, 800, 1000, 1000]);
+        assert_eq!(pauses(u32::MAX), [75, 150, 300, 600, 750, 750]);
+        assert_eq!(backoff.pause(u32::MAX, 0), backoff.max);
     }
 }

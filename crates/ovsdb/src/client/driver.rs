@@ -10,6 +10,7 @@
 //!
 //! Commands are taken in every state: without a live session they are refused at once.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::mem;
 use std::sync::Arc;
@@ -36,6 +37,12 @@ const UNSENT: usize = 4 << 20;
 const STABLE: Duration = Duration::from_secs(1);
 /// While it compiles the dump of a large database, a server may be silent this many times longer than else.
 const DUMP_PATIENCE: u32 = 6;
+
+/// A random number. The standard library's hasher has its own random keys.
+#[expect(clippy::cast_possible_truncation, reason = "any of the bits will do")]
+fn chance() -> u32 {
+    RandomState::new().hash_one(()) as u32
+}
 
 enum End {
     /// The client is to stop.
@@ -99,7 +106,7 @@ impl Driver {
                     }
                     failures = failures.saturating_add(1);
                     if failures.is_multiple_of(count) {
-                        let pause = self.config.backoff.pause(failures / count);
+                        let pause = self.config.backoff.pause(failures / count, chance());
                         if self.pause(Instant::now() + pause).await {
                             break;
                         }

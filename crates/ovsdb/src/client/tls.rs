@@ -35,6 +35,8 @@ pub enum TlsError {
     },
     #[error("{}: no certificate in this file", .0.display())]
     Empty(PathBuf),
+    #[error("{}: {source}", path.display())]
+    Unusable { path: PathBuf, source: Error },
     #[error("{0:?} is not a host name")]
     Name(String),
     #[error(transparent)]
@@ -62,7 +64,12 @@ impl TlsConfig {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut roots = RootCertStore::empty();
         for certificate in certificates(&self.ca_cert)? {
-            roots.add(certificate)?;
+            roots
+                .add(certificate)
+                .map_err(|source| TlsError::Unusable {
+                    path: self.ca_cert.clone(),
+                    source,
+                })?;
         }
         let chain = certificates(&self.certificate)?;
         let key =
@@ -83,7 +90,13 @@ impl TlsConfig {
                 .dangerous()
                 .with_custom_certificate_verifier(Arc::new(ChainVerifier { roots, provider }))
         };
-        Ok(Arc::new(builder.with_client_auth_cert(chain, key)?))
+        let config = builder
+            .with_client_auth_cert(chain, key)
+            .map_err(|source| TlsError::Unusable {
+                path: self.private_key.clone(),
+                source,
+            })?;
+        Ok(Arc::new(config))
     }
 
     pub(super) fn server_name(&self) -> Result<ServerName<'static>, TlsError> {

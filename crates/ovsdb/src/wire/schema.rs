@@ -1,29 +1,31 @@
-//! `<database-schema>` (section 3.2), as `get_schema` returns it and as `.ovsschema` files hold it.
+//! `<database-schema>` (section 3.2), as `get_schema` returns it and as `.ovsschema` files hold it. What is written reads
+//! back as an equal value.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{Error as _, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
 use super::{Atom, AtomMap, Datum, Row};
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatabaseSchema {
     pub name: SmolStr,
     pub version: SmolStr,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cksum: Option<SmolStr>,
     pub tables: BTreeMap<SmolStr, TableSchema>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TableSchema {
     pub columns: BTreeMap<SmolStr, ColumnSchema>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub max_rows: Option<u64>,
     /// Rows of other tables vanish when nothing refers to them strongly.
     #[serde(default)]
@@ -33,7 +35,7 @@ pub struct TableSchema {
     pub indexes: Vec<Vec<SmolStr>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColumnSchema {
     #[serde(rename = "type")]
     pub ty: ColumnType,
@@ -59,7 +61,7 @@ pub struct ColumnType {
     pub max: Option<u32>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum AtomicType {
     Integer,
@@ -69,7 +71,9 @@ pub enum AtomicType {
     Uuid,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum RefType {
     /// Keeps the row that it refers to; a reference to nothing fails the transaction.
@@ -276,6 +280,39 @@ impl TableSchema {
     }
 }
 
+/// A member that is left out if there is nothing to say.
+fn entry<M: SerializeMap, T: Serialize>(
+    map: &mut M,
+    name: &'static str,
+    value: Option<&T>,
+) -> Result<(), M::Error> {
+    match value {
+        Some(value) => map.serialize_entry(name, value),
+        None => Ok(()),
+    }
+}
+
+impl Serialize for BaseType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("type", &self.ty)?;
+        if !self.allowed.is_empty() {
+            map.serialize_entry("enum", &Datum::set(self.allowed.iter().cloned()))?;
+        }
+        entry(&mut map, "minInteger", self.min_integer.as_ref())?;
+        entry(&mut map, "maxInteger", self.max_integer.as_ref())?;
+        entry(&mut map, "minReal", self.min_real.as_ref())?;
+        entry(&mut map, "maxReal", self.max_real.as_ref())?;
+        entry(&mut map, "minLength", self.min_length.as_ref())?;
+        entry(&mut map, "maxLength", self.max_length.as_ref())?;
+        if let Some(table) = &self.ref_table {
+            map.serialize_entry("refTable", table)?;
+            map.serialize_entry("refType", &self.ref_type)?;
+        }
+        map.end()
+    }
+}
+
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct WireBaseType {
@@ -334,6 +371,20 @@ impl<'de> Deserialize<'de> for BaseType {
 enum WireMax {
     Number(u32),
     Word(SmolStr),
+}
+
+impl Serialize for ColumnType {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("key", &self.key)?;
+        entry(&mut map, "value", self.value.as_ref())?;
+        map.serialize_entry("min", &self.min)?;
+        match self.max {
+            Some(max) => map.serialize_entry("max", &max)?,
+            None => map.serialize_entry("max", "unlimited")?,
+        }
+        map.end()
+    }
 }
 
 #[derive(Deserialize)]
