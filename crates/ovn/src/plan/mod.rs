@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use ovsdb::wire::Operation;
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
@@ -57,7 +58,7 @@ impl<U> Default for Options<U> {
 /// its ports is as good as deleted, and what it denied is open. Not counted: elements that go with a row or with what
 /// they refer to (the brake on that table holds those), rows that move from one parent to another, and entries whose
 /// value changes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Brakes {
     pub rows: usize,
     pub percent: u8,
