@@ -5,16 +5,15 @@ LAB    := target/debug/kube-ovn-lab
 FOCUS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help toolchain packages build cni prepare lint test test-unit test-lab test-e2e bench demo clean
+.PHONY: help preflight packages build cni prepare lint test test-unit test-lab test-e2e bench demo clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
-toolchain: # what must be there before anything is built; said at once, not after the build
-	@command -v $(CARGO) >/dev/null || { echo "cargo: not found; get Rust 1.95 or later from https://rustup.rs" >&2; exit 1; }
-	@command -v go >/dev/null || { echo "go: not found; get Go 1.21 or later from https://go.dev/dl/ (it builds the lab's Kubernetes)" >&2; exit 1; }
+preflight: # what must be there before anything is built; said at once, not after the build
+	@CARGO='$(CARGO)' tools/preflight
 
-packages: toolchain ## install the Debian packages that a lab needs, without starting any service
+packages: preflight ## install the Debian packages that a lab needs, without starting any service
 	@tools/install-packages
 
 build: ## all programs (target/debug)
@@ -42,7 +41,7 @@ test-lab: prepare ## scenarios and a short set of Kubernetes' own network tests 
 test-e2e: prepare ## Kubernetes' network tests: make test-e2e FOCUS='DNS'
 	@tools/test-e2e $(if $(FOCUS),'$(FOCUS)')
 
-bench: ## benchmarks, and five hundred pods on a lab of release builds
+bench: packages cni ## benchmarks, and five hundred pods on a lab of release builds
 	@tools/bench
 
 demo: prepare ## bring a cluster up and walk through the first steps; it stays up

@@ -23,6 +23,24 @@ pub fn shown(command: &Command) -> String {
         .join(" ")
 }
 
+/// A command of this program that the reader can copy: called as this one was called, for the lab of that name.
+pub fn hint(lab: &str, verb: &str) -> String {
+    let program = std::env::args()
+        .next()
+        .unwrap_or_else(|| "kube-ovn-lab".into());
+    let other = std::env::var("KUBE_OVN_LAB").ok();
+    called(&program, other.as_deref(), lab, verb)
+}
+
+/// `named` is what the environment says, which a new command would follow if it named no lab.
+fn called(program: &str, named: Option<&str>, lab: &str, verb: &str) -> String {
+    if lab == named.unwrap_or(crate::lab::DEFAULT) && lab == crate::lab::DEFAULT {
+        format!("{program} {verb}")
+    } else {
+        format!("{program} --name {lab} {verb}")
+    }
+}
+
 /// Run to the end and return standard output; a non-zero exit is an error that carries standard error.
 pub fn capture(command: &mut Command) -> Result<String> {
     let output = output(command)?;
@@ -69,7 +87,23 @@ fn failure(command: &Command, output: &Output) -> String {
             .trim()
             .clone_into(&mut said);
     }
-    format!("`{}` failed ({}): {said}", shown(command), output.status)
+    format!("`{}` failed ({}): {said}", inner(command), output.status)
+}
+
+/// The command line without the way into a namespace: that is not what failed.
+fn inner(command: &Command) -> String {
+    if command.get_program() != "nsenter" {
+        return shown(command);
+    }
+    let mut words = command.get_args().skip_while(|word| *word != "--").skip(1);
+    words.next().map_or_else(
+        || shown(command),
+        |program| {
+            let mut own = Command::new(program);
+            own.args(words);
+            shown(&own)
+        },
+    )
 }
 
 /// Ask again and again until `ready` gives a value; errors of single tries are kept for the final message.
@@ -112,6 +146,33 @@ mod tests {
         assert!(error.contains("sh -c"), "{error}");
         assert!(error.contains("exit status: 3"), "{error}");
         assert!(error.contains("no such thing"), "{error}");
+    }
+
+    #[test]
+    fn a_hint_can_be_copied() {
+        let path = "target/debug/kube-ovn-lab";
+        assert_eq!(called(path, None, "lab", "down"), format!("{path} down"));
+        assert_eq!(
+            called(path, None, "two", "down"),
+            format!("{path} --name two down")
+        );
+        // The environment could be another one by the time it is pasted.
+        assert_eq!(
+            called(path, Some("two"), "two", "down"),
+            format!("{path} --name two down")
+        );
+        assert_eq!(
+            called(path, Some("two"), "lab", "down"),
+            format!("{path} --name lab down")
+        );
+    }
+
+    #[test]
+    fn a_failure_in_a_namespace_shows_what_failed_there() {
+        let mut command = Command::new("nsenter");
+        command.args(["-t", "1", "-n", "--", "ip", "link", "show", "x y"]);
+        assert_eq!(inner(&command), "ip link show 'x y'");
+        assert_eq!(inner(Command::new("ip").arg("link")), "ip link");
     }
 
     #[test]

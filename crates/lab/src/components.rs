@@ -15,6 +15,10 @@ pub const CONTROLLER_PORT: u16 = 10660;
 /// The daemon's.
 pub const DAEMON_PORT: u16 = 10665;
 
+/// How long a leading controller that says nothing more keeps its lease. A lab is where fail-over is tried: seconds, not
+/// half a minute.
+pub const LEASE: Duration = Duration::from_secs(6);
+
 /// A program that was built together with this one: it lies in the same folder.
 pub fn program(name: &str) -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find the path of this program")?;
@@ -57,7 +61,7 @@ pub fn crds() -> Result<String> {
     Ok(manifest)
 }
 
-/// The nodes that run a controller: the second and the third, as in the seed.
+/// The nodes that run a controller: the second and the third, as an installation of three nodes has them.
 pub fn controller_nodes(lab: &Lab) -> Vec<&Node> {
     match lab.nodes.len() {
         0 | 1 => lab.nodes.iter().collect(),
@@ -96,9 +100,11 @@ pub fn controllers(lab: &Lab) -> Result<()> {
                 "--service-cluster-ip-range={}",
                 lab.spec.services()
             ))
-            // A lab is where fail-over is tried: seconds, not half a minute.
+            .arg(format!(
+                "--leader-elect-lease-duration={}s",
+                LEASE.as_secs()
+            ))
             .args([
-                "--leader-elect-lease-duration=6s",
                 "--leader-elect-renew-deadline=4s",
                 "--leader-elect-retry-period=1s",
             ])

@@ -16,12 +16,46 @@ use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::lab::{Lab, Node, root};
+use crate::lab::{Lab, Node, plural, root};
 use crate::process::{self, Record};
+use crate::progress::{Progress, Step};
 use crate::{cgroup, kubernetes};
 
-/// How long the processes of a lab may take to vanish after SIGKILL.
-const PATIENCE: Duration = Duration::from_secs(20);
+/// How long `down` goes on while nothing gets less. The kernel takes a lab apart in its own time: on a busy machine the
+/// memory and the file systems of a hundred processes take many seconds after SIGKILL.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// Watches something become less, and gives up when it does not.
+struct Shrinking {
+    least: usize,
+    since: Instant,
+}
+
+impl Shrinking {
+    fn new() -> Self {
+        Self {
+            least: usize::MAX,
+            since: Instant::now(),
+        }
+    }
+
+    /// Whether `left` is worth waiting for any longer.
+    fn goes_on(&mut self, left: usize, patience: Duration) -> bool {
+        if left < self.least {
+            (self.least, self.since) = (left, Instant::now());
+        }
+        self.since.elapsed() <= patience
+    }
+}
+
+/// The first five of a list, and how many more there are.
+fn some(list: &[String]) -> String {
+    let shown = list.iter().take(5).cloned().collect::<Vec<_>>().join(", ");
+    match list.len().saturating_sub(5) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
 
 /// What belongs to the lab, or to one node of it.
 struct Scope {
@@ -38,7 +72,8 @@ struct Scope {
 impl Scope {
     fn lab(name: &str, dir: &Path) -> Self {
         let records = records(dir);
-        let namespaces = namespaces(&records);
+        let marked = process::marked(|value| Path::new(value) == dir);
+        let namespaces = namespaces(dir, &records, &marked);
         Self {
             records,
             mark: Some(dir.to_path_buf()),
@@ -54,7 +89,7 @@ impl Scope {
             .into_iter()
             .filter(|r| r.node.as_deref() == Some(&node.name))
             .collect();
-        let namespaces = namespaces(&records);
+        let namespaces = namespaces(&lab.dir, &records, &BTreeSet::new());
         Self {
             records,
             mark: None,
@@ -92,36 +127,49 @@ impl Scope {
     }
 
     /// End all of them. New ones may be born while we look (a shim starting runc), so look until there are none.
-    fn end(&self) -> Result<()> {
-        let start = Instant::now();
+    fn end(&self, step: Option<&Step>) -> Result<()> {
+        let mut shrinking = Shrinking::new();
+        let mut pause = Duration::from_millis(20);
         loop {
             let found = self.processes();
             if found.is_empty() {
                 return Ok(());
             }
-            if start.elapsed() > PATIENCE {
-                let names: Vec<_> = found
+            if let Some(step) = step {
+                step.now(format!("{} to end", plural(found.len(), "process")));
+            }
+            if !shrinking.goes_on(found.len(), PATIENCE) {
+                let names: Vec<String> = found
                     .iter()
-                    .map(|pid| format!("{pid} ({})", name_of(*pid)))
+                    .map(|pid| format!("{} ({pid})", name_of(*pid)))
                     .collect();
-                bail!("processes do not end: {}", names.join(", "));
+                bail!(
+                    "{} did not end after SIGKILL: {}. The machine is very busy, or they wait for a disk: run it again",
+                    plural(names.len(), "process"),
+                    some(&names)
+                );
             }
             for pid in found {
                 let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::sleep(pause);
+            pause = (pause * 3 / 2).min(Duration::from_millis(200));
         }
     }
 
-    fn remove_cgroups(&self) -> Result<()> {
-        let start = Instant::now();
+    fn remove_cgroups(&self, step: Option<&Step>) -> Result<()> {
+        let mut shrinking = Shrinking::new();
         loop {
             let left = cgroup::remove(|name| self.owns_cgroup(name));
             if left.is_empty() {
                 return Ok(());
             }
-            if start.elapsed() > PATIENCE {
-                bail!("cgroups cannot be removed: {left:?}");
+            if let Some(step) = step {
+                step.now(format!("{} to remove", plural(left.len(), "cgroup")));
+            }
+            if !shrinking.goes_on(left.len(), PATIENCE) {
+                let names: Vec<String> = left.iter().map(|p| p.display().to_string()).collect();
+                bail!("cgroups cannot be removed: {}; run it again", some(&names));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
@@ -144,12 +192,26 @@ fn records(dir: &Path) -> Vec<Record> {
         .collect()
 }
 
-/// Namespaces of the holders, without the ones that this process lives in.
-fn namespaces(records: &[Record]) -> BTreeSet<u64> {
-    let mut found = BTreeSet::new();
-    for record in records.iter().filter(|r| r.alive()) {
-        found.extend(inodes(&record.pid.to_string()));
-    }
+/// Namespaces that the lab made, found by the processes that live in them. The machine's own are never among them, nor
+/// those of whoever called `up`: the relay lives there, and so does a holder until it has made its own.
+fn namespaces(dir: &Path, records: &[Record], marked: &BTreeSet<i32>) -> BTreeSet<u64> {
+    let recorded = records.iter().filter(|r| r.alive()).filter(|r| {
+        if matches!(r.component.as_str(), "node" | "fabric" | "ext") {
+            dir.join("proc").join(r.key() + ".ready").exists()
+        } else {
+            r.node.is_some()
+        }
+    });
+    let marked = marked.iter().filter(|pid| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let verb = line.split(|b| *b == 0).nth(1).unwrap_or_default();
+        verb != b"relay" && verb != b"holder"
+    });
+    let mut found: BTreeSet<u64> = recorded
+        .map(|r| &r.pid)
+        .chain(marked)
+        .flat_map(|pid| inodes(&pid.to_string()))
+        .collect();
     for own in inodes("self").into_iter().chain(inodes("1")) {
         found.remove(&own);
     }
@@ -180,19 +242,33 @@ fn inside(namespaces: &BTreeSet<u64>) -> BTreeSet<i32> {
 
 /// Take a lab down. Says whether there was anything.
 pub fn down(name: &str) -> Result<bool> {
+    down_with(name, None)
+}
+
+/// The same before the eyes of a reader.
+pub fn down_showing(name: &str, progress: &Progress) -> Result<bool> {
+    let step = progress.step(format!("lab {name}"));
+    let gone = down_with(name, Some(&step));
+    if gone.is_err() {
+        step.failed();
+    }
+    gone
+}
+
+fn down_with(name: &str, step: Option<&Step>) -> Result<bool> {
     crate::lab::check_name(name)?;
     let dir = Lab::dir_of(name);
     let there = dir.exists();
     let scope = Scope::lab(name, &dir);
     if !there && scope.processes().is_empty() {
         // Cgroups may be left of a lab whose directory somebody removed by hand.
-        scope.remove_cgroups()?;
+        scope.remove_cgroups(step)?;
         return Ok(false);
     }
     let lock = crate::lab::lock(&dir)?;
     let scope = Scope::lab(name, &dir);
-    scope.end()?;
-    scope.remove_cgroups()?;
+    scope.end(step)?;
+    scope.remove_cgroups(step)?;
     unmount(&dir)?;
     fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     drop(lock);
@@ -202,7 +278,7 @@ pub fn down(name: &str) -> Result<bool> {
 }
 
 /// Take all labs down; returns their names.
-pub fn all() -> Result<Vec<String>> {
+pub fn all(progress: &Progress) -> Result<Vec<String>> {
     let mut names = crate::lab::names();
     // Labs whose directory is gone but whose processes are not.
     let base = root();
@@ -218,7 +294,7 @@ pub fn all() -> Result<Vec<String>> {
     names.sort();
     names.dedup();
     for name in &names {
-        down(name)?;
+        down_showing(name, progress)?;
     }
     let _ = fs::remove_dir(root());
     Ok(names)
@@ -268,8 +344,8 @@ pub fn remove_node(lab: &mut Lab, name: &str) -> Result<()> {
 /// End everything on a node and remove its files; Kubernetes still has its Node.
 pub fn power_off(lab: &Lab, node: &Node) -> Result<()> {
     let scope = Scope::node(lab, node);
-    scope.end()?;
-    scope.remove_cgroups()?;
+    scope.end(None)?;
+    scope.remove_cgroups(None)?;
     for record in &scope.records {
         lab.forget(record);
     }
@@ -306,6 +382,26 @@ pub fn leftovers(name: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_list_is_cut_after_five() {
+        let list = |n: usize| (1..=n).map(|i| i.to_string()).collect::<Vec<_>>();
+        assert_eq!(some(&list(2)), "1, 2");
+        assert_eq!(some(&list(5)), "1, 2, 3, 4, 5");
+        assert_eq!(some(&list(100)), "1, 2, 3, 4, 5 and 95 more");
+    }
+
+    #[test]
+    fn waiting_goes_on_while_something_gets_less() {
+        let mut shrinking = Shrinking::new();
+        let patience = Duration::from_millis(50);
+        for left in (1..6).rev() {
+            std::thread::sleep(Duration::from_millis(30));
+            assert!(shrinking.goes_on(left, patience));
+        }
+        std::thread::sleep(Duration::from_millis(80));
+        assert!(!shrinking.goes_on(1, patience));
+    }
 
     #[test]
     fn a_lab_owns_its_cgroups_and_not_those_of_a_longer_name() {

@@ -23,7 +23,7 @@ use anyhow::{Context as _, Result, bail};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::command::{shown, wait_for};
+use crate::command::{hint, shown, wait_for};
 use crate::process::{self, MARK, Record};
 
 pub use crate::plan::*;
@@ -113,6 +113,19 @@ struct Saved {
     nodes: Vec<Node>,
 }
 
+/// The lab that is meant when none is named.
+pub const DEFAULT: &str = "lab";
+
+/// `1 node`, `3 nodes`, `2 processes`.
+pub fn plural(count: usize, what: &str) -> String {
+    let ending = match (count, what.ends_with('s')) {
+        (1, _) => "",
+        (_, false) => "s",
+        (_, true) => "es",
+    };
+    format!("{count} {what}{ending}")
+}
+
 /// The folder that holds all labs of this machine.
 pub fn root() -> PathBuf {
     std::env::var_os("KUBE_OVN_LAB_ROOT").map_or_else(|| "/run/kube-ovn-lab".into(), PathBuf::from)
@@ -168,7 +181,7 @@ impl Lab {
         let text = match fs::read_to_string(&file) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                bail!("no lab `{name}` is up; start one with: kube-ovn-lab --name {name} up")
+                bail!("no lab `{name}` is up; start it with: {}", hint(name, "up"))
             }
             Err(error) => {
                 return Err(error).with_context(|| format!("cannot read {}", file.display()));
@@ -514,6 +527,13 @@ mod tests {
             assert!(check_name(name).is_err(), "{name}");
         }
         assert!(check_name("lab-2").is_ok());
+    }
+
+    #[test]
+    fn one_is_not_many() {
+        assert_eq!(plural(1, "node"), "1 node");
+        assert_eq!(plural(3, "node"), "3 nodes");
+        assert_eq!(plural(2, "process"), "2 processes");
     }
 
     #[test]

@@ -8,13 +8,14 @@
 //! | [`holder`], [`network`], [`relay`], [`cgroup`] | namespaces, mounts, wires, doors to the machine, cgroups |
 //! | [`ovn`], [`kubernetes`], [`components`] | what runs in a node |
 //! | [`up`], [`down`], [`status`] | the commands |
-//! | [`scenario`], [`stage`], [`traffic`], [`scenarios`], [`demo`] | what is tried on a lab |
+//! | [`scenario`], [`stage`], [`traffic`], [`scenarios`], [`demo`], [`documents`] | what is tried on a lab |
 
 pub mod cache;
 pub mod cgroup;
 pub mod command;
 pub mod components;
 pub mod demo;
+pub mod documents;
 pub mod down;
 pub mod holder;
 pub mod images;

@@ -1,208 +1,25 @@
 //! kube-ovn-lab: a multi-node cluster on one machine.
 
+mod cli;
+
+use std::collections::BTreeSet;
 use std::io::IsTerminal as _;
 use std::os::unix::process::CommandExt as _;
-use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context as _, Result, bail};
-use clap::{Args, Parser, Subcommand, ValueEnum};
-use lab::lab::{Cni, Lab, Place};
+use clap::Parser as _;
+use lab::command::hint;
+use lab::lab::{Lab, Place};
 use lab::preflight::{self, Purpose};
 use lab::progress::Progress;
-use lab::up::Wish;
 use lab::{cache, demo, down, holder, ovn, relay, scenario, scenarios, status, table, up};
 use owo_colors::{OwoColorize as _, Stream};
 
-/// A multi-node Kubernetes with Kube-OVN on one machine: network namespaces as nodes, everything in them real.
-#[derive(Parser)]
-#[command(name = "kube-ovn-lab", version, about, max_term_width = 100)]
-struct Cli {
-    /// Which lab; several can be up at the same time.
-    #[arg(long, global = true, default_value = "lab", env = "KUBE_OVN_LAB")]
-    name: String,
-    #[command(subcommand)]
-    command: Verb,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Format {
-    /// Tables and lines.
-    Text,
-    /// One JSON document on standard output.
-    Json,
-}
-
-#[derive(Args)]
-struct UpArgs {
-    /// Number of nodes: 192.168.1.41, .42, ...
-    #[arg(long, default_value_t = 3)]
-    nodes: u8,
-    /// IPv4 and IPv6.
-    #[arg(long)]
-    dual_stack: bool,
-    /// OVN databases as a RAFT cluster on three nodes.
-    #[arg(long)]
-    ovn_ha: bool,
-    /// OVS and OVN of another version, unpacked by tools/ovn-prefix.
-    #[arg(long, value_name = "DIR")]
-    ovn_prefix: Option<PathBuf>,
-    /// Leave kube-proxy out.
-    #[arg(long)]
-    no_kube_proxy: bool,
-    /// Leave CoreDNS out.
-    #[arg(long)]
-    no_dns: bool,
-    /// Use the Kubernetes programs of this folder.
-    #[arg(long, value_name = "DIR")]
-    kubernetes_bin: Option<PathBuf>,
-    /// IPv4 addresses of the default subnet [default: 10.16.0.0/16].
-    #[arg(long, value_name = "CIDR")]
-    pod_cidr: Option<net::Cidr>,
-    /// The network plugin; `bridge` is a baseline without the fabric.
-    #[arg(long, value_enum, default_value = "kube-ovn", hide = true)]
-    cni: Cni,
-}
-
-impl UpArgs {
-    fn wish(&self) -> Wish {
-        Wish {
-            nodes: self.nodes,
-            dual_stack: self.dual_stack,
-            ovn_ha: self.ovn_ha,
-            ovn_prefix: self.ovn_prefix.clone(),
-            kube_proxy: !self.no_kube_proxy,
-            dns: !self.no_dns,
-            kubernetes_bin: self.kubernetes_bin.clone(),
-            pods: self.pod_cidr,
-            cni: self.cni,
-        }
-    }
-}
-
-#[derive(Subcommand)]
-enum Verb {
-    /// Check the machine, build Kubernetes and put the images together (once; kept outside the checkout).
-    Prepare {
-        /// Only check.
-        #[arg(long)]
-        check: bool,
-        /// Use the Kubernetes programs of this folder.
-        #[arg(long, value_name = "DIR")]
-        kubernetes_bin: Option<PathBuf>,
-    },
-    /// Bring a lab up, repair it, or give it more nodes.
-    Up {
-        #[command(flatten)]
-        args: UpArgs,
-        /// Output of the result.
-        #[arg(short, long, value_enum, default_value = "text")]
-        output: Format,
-    },
-    /// Bring a lab up and walk through the first steps; the lab stays up.
-    Demo {
-        #[command(flatten)]
-        args: UpArgs,
-    },
-    /// Components, nodes, pods, health, versions. Exit status 1 if something is not well.
-    Status {
-        /// Output format.
-        #[arg(short, long, value_enum, default_value = "text")]
-        output: Format,
-    },
-    /// Print what a shell needs: `eval "$(kube-ovn-lab env)"`.
-    Env,
-    /// kubectl against the lab.
-    Kubectl(Rest),
-    /// ovn-nbctl against the lab's databases.
-    Nbctl(Rest),
-    /// ovn-sbctl against the lab's databases.
-    Sbctl(Rest),
-    /// ovs-vsctl of a node.
-    Vsctl {
-        /// The node: 192.168.1.42, n2 or 2.
-        node: String,
-        #[command(flatten)]
-        rest: Rest,
-    },
-    /// Run a program of the host in a pod's network namespace.
-    Exec {
-        /// NAMESPACE/POD, or POD of the namespace `default`.
-        pod: String,
-        #[command(flatten)]
-        rest: Rest,
-    },
-    /// Run a program in a node.
-    Node {
-        /// The node: 192.168.1.42, n2 or 2; `ext` is the host outside.
-        node: String,
-        #[command(flatten)]
-        rest: Rest,
-    },
-    /// Run scenarios on a lab; exit status 1 if one did not hold.
-    Scenario {
-        /// List what there is.
-        #[arg(long)]
-        list: bool,
-        /// Run all that fit this lab.
-        #[arg(long)]
-        all: bool,
-        /// Which ones.
-        names: Vec<String>,
-        /// Output format.
-        #[arg(short, long, value_enum, default_value = "text")]
-        output: Format,
-    },
-    /// Run Kubernetes' own network tests on a lab.
-    E2e {
-        /// Only those whose name matches (a regular expression).
-        #[arg(
-            long,
-            default_value = r"Networking Granular Checks: Pods|\[sig-network\] DNS should provide DNS for (services|the cluster)"
-        )]
-        focus: String,
-        /// Not those.
-        #[arg(long, default_value = r"\[Slow\]|\[Disruptive\]|\[Serial\]|\[Feature:")]
-        skip: String,
-    },
-    /// Print (and follow) the output of a component.
-    Logs {
-        /// COMPONENT or COMPONENT@NODE, as `status` shows them; without a node, all of that name.
-        component: String,
-        /// Keep printing.
-        #[arg(short, long)]
-        follow: bool,
-    },
-    /// End a lab and remove everything that it made.
-    Down {
-        /// All labs of this machine.
-        #[arg(long)]
-        all: bool,
-    },
-    #[command(hide = true)]
-    Relay {
-        dir: PathBuf,
-        node: i32,
-        api: std::net::SocketAddr,
-        ext: i32,
-    },
-    #[command(hide = true)]
-    Holder {
-        dir: PathBuf,
-        ready: PathBuf,
-        kind: String,
-        node: Option<String>,
-    },
-}
-
-#[derive(Args)]
-struct Rest {
-    /// What to run; options of it come after `--`.
-    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-    args: Vec<String>,
-}
+use crate::cli::{Cli, Format, Verb};
 
 fn main() -> ExitCode {
+    end_with_the_reader();
     let cli = Cli::parse();
     match run(&cli) {
         Ok(code) => code,
@@ -216,8 +33,23 @@ fn main() -> ExitCode {
     }
 }
 
+/// `... status | head -1`: whoever reads has seen enough, and that is no failure of ours.
+fn end_with_the_reader() {
+    let usual = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        let said = info.payload_as_str().unwrap_or_default();
+        if said.contains("failed printing to stdout") && said.contains("Broken pipe") {
+            std::process::exit(0);
+        }
+        usual(info);
+    }));
+}
+
 fn run(cli: &Cli) -> Result<ExitCode> {
     let name = &cli.name;
+    if let Some(verb) = cli.command.needs_root() {
+        preflight::root(verb)?;
+    }
     match &cli.command {
         Verb::Prepare {
             check,
@@ -234,9 +66,9 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             }
         }
         Verb::Up { args, output } => {
-            let progress = Progress::new(*output == Format::Json);
+            let progress = Progress::new(output.output == Format::Json);
             let lab = up::up(name, &args.wish(), &progress)?;
-            show(&lab, *output)?;
+            show(&lab, output.output)?;
             progress.say(&format!(
                 "lab {name} is up after {:.1} s",
                 progress.elapsed().as_secs_f64()
@@ -245,10 +77,10 @@ fn run(cli: &Cli) -> Result<ExitCode> {
         Verb::Demo { args } => {
             let progress = Progress::new(false);
             let lab = up::up(name, &args.wish(), &progress)?;
-            demo::walk(&lab, &progress, &invocation())?;
+            demo::walk(&lab, &progress)?;
         }
         Verb::Status { output } => {
-            let healthy = show(&Lab::open(name)?, *output)?;
+            let healthy = show(&Lab::open(name)?, output.output)?;
             return Ok(if healthy {
                 ExitCode::SUCCESS
             } else {
@@ -271,15 +103,15 @@ fn run(cli: &Cli) -> Result<ExitCode> {
                     .args(&rest.args),
             );
         }
-        Verb::Exec { pod, rest } => {
+        Verb::Exec { pod, program } => {
             let lab = Lab::open(name)?;
-            let pod = scenario::find_pod(&lab, pod)?;
-            let (program, args) = split(&rest.args)?;
+            let pod = pod_to_enter(&lab, pod)?;
+            let (program, args) = split(&program.words)?;
             return become_program(scenario::in_pod(&lab, &pod, program)?.args(args));
         }
-        Verb::Node { node, rest } => {
+        Verb::Node { node, program } => {
             let lab = Lab::open(name)?;
-            let (program, args) = split(&rest.args)?;
+            let (program, args) = split(&program.words)?;
             let place = if node == lab::network::EXT {
                 Place::Net(lab::network::EXT)
             } else {
@@ -292,19 +124,21 @@ fn run(cli: &Cli) -> Result<ExitCode> {
             all,
             names,
             output,
-        } => return scenario_verb(name, *list, *all, names, *output),
+        } => return scenario_verb(name, *list, *all, names, output.output),
         Verb::E2e { focus, skip } => return e2e(&Lab::open(name)?, focus, skip),
         Verb::Logs { component, follow } => return logs(&Lab::open(name)?, component, *follow),
         Verb::Down { all } => {
+            let progress = Progress::new(false);
             let gone = if *all {
-                down::all()?
-            } else if down::down(name)? {
+                down::all(&progress)?
+            } else if down::down_showing(name, &progress)? {
                 vec![name.clone()]
             } else {
                 Vec::new()
             };
             match gone.as_slice() {
-                [] => eprintln!("no lab is up"),
+                [] if *all => eprintln!("no lab is up"),
+                [] => eprintln!("no lab `{name}` is up"),
                 names => eprintln!("down: {}", names.join(", ")),
             }
         }
@@ -348,11 +182,31 @@ fn split(args: &[String]) -> Result<(&str, &[String])> {
     }
 }
 
-/// How the user called this program, for hints that can be copied.
-fn invocation() -> String {
-    std::env::args()
-        .next()
-        .unwrap_or_else(|| "kube-ovn-lab".into())
+/// The pod that `exec` names; one line if it is not there or does not run yet.
+fn pod_to_enter(lab: &Lab, name: &str) -> Result<scenario::Pod> {
+    let pod = scenario::find_pod(lab, name).map_err(|error| {
+        if format!("{error:#}").contains("(NotFound)") {
+            let (namespace, pod) = name.split_once('/').unwrap_or(("default", name));
+            anyhow::anyhow!(
+                "there is no pod `{pod}` in the namespace `{namespace}`; see: {}",
+                hint(&lab.name, "kubectl -- get pods -A")
+            )
+        } else {
+            error
+        }
+    })?;
+    if pod.node.is_empty() {
+        bail!(
+            "pod {}/{} has no node yet; see: {}",
+            pod.namespace,
+            pod.name,
+            hint(
+                &lab.name,
+                &format!("kubectl -- describe pod -n {} {}", pod.namespace, pod.name)
+            )
+        );
+    }
+    Ok(pod)
 }
 
 fn env(lab: &Lab) -> Result<()> {
@@ -379,11 +233,7 @@ fn env(lab: &Lab) -> Result<()> {
     println!("export KUBECONFIG={}", relay::kubeconfig(lab).display());
     println!("export PATH={}:$PATH", folder.display());
     if std::io::stdout().is_terminal() {
-        eprintln!(
-            "# use it with: eval \"$({} --name {} env)\"",
-            invocation(),
-            lab.name
-        );
+        eprintln!("# use it with: eval \"$({})\"", hint(&lab.name, "env"));
     }
     Ok(())
 }
@@ -419,7 +269,10 @@ fn scenario_verb(
     let mut chosen = Vec::new();
     for wanted in names {
         chosen.push(scenarios::find(wanted).with_context(|| {
-            format!("there is no scenario `{wanted}`; `kube-ovn-lab scenario --list` shows them")
+            format!(
+                "there is no scenario `{wanted}`; see: {}",
+                hint(name, "scenario --list")
+            )
         })?);
     }
     if all {
@@ -488,12 +341,13 @@ fn logs(lab: &Lab, component: &str, follow: bool) -> Result<ExitCode> {
         .filter(|r| r.component == component || r.key() == component)
         .collect();
     if records.is_empty() {
-        let known: Vec<_> = lab
-            .records()
-            .iter()
-            .map(lab::process::Record::key)
-            .collect();
-        bail!("no component `{component}`; there are {}", known.join(", "));
+        let known: BTreeSet<String> = lab.records().into_iter().map(|r| r.component).collect();
+        let known: Vec<String> = known.into_iter().collect();
+        bail!(
+            "lab `{}` has no component `{component}`; it has {} (one node's: NAME@NODE)",
+            lab.name,
+            known.join(", ")
+        );
     }
     let mut tail = Command::new("tail");
     tail.arg("-n").arg(if follow { "20" } else { "+1" });

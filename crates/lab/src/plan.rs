@@ -50,7 +50,7 @@ pub struct Spec {
     pub dual_stack: bool,
     /// OVN databases as a RAFT cluster on the first three nodes.
     pub ovn_ha: bool,
-    /// OVS and OVN of another version: a folder with `bin` (see `tools/ovn-prefix.sh`).
+    /// OVS and OVN of another version: a folder with `bin` (see `tools/ovn-prefix`).
     pub ovn_prefix: Option<PathBuf>,
     /// Folder with etcd, kube-apiserver, ... kubectl.
     pub kubernetes: PathBuf,
@@ -66,6 +66,33 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// The options of `up` that make such a lab.
+    pub fn options(&self) -> String {
+        let mut words = Vec::new();
+        for (set, option) in [
+            (self.dual_stack, "--dual-stack"),
+            (self.ovn_ha, "--ovn-ha"),
+            (!self.kube_proxy, "--no-kube-proxy"),
+            (!self.dns, "--no-dns"),
+            (self.cni == Cni::Bridge, "--cni bridge"),
+        ] {
+            if set {
+                words.push(option.to_owned());
+            }
+        }
+        if let Some(prefix) = &self.ovn_prefix {
+            words.push(format!("--ovn-prefix {}", prefix.display()));
+        }
+        if let Some(pods) = &self.pods {
+            words.push(format!("--pod-cidr {pods}"));
+        }
+        if words.is_empty() {
+            "no options".to_owned()
+        } else {
+            words.join(" ")
+        }
+    }
+
     /// One text for a lab of one family, both joined by a comma for a lab of two.
     pub fn families(&self, v4: &str, v6: &str) -> String {
         if self.dual_stack {
@@ -86,8 +113,8 @@ impl Spec {
         self.families(own.as_deref().unwrap_or(PODS), PODS6)
     }
 
-    /// What the default subnet does not hand out by itself. The seed's generation left ten addresses out, so that its
-    /// first pod has .11; another subnet keeps what the controller does by itself.
+    /// What the default subnet does not hand out by itself. Kube-OVN's first releases left ten addresses out, so that
+    /// the first pod of a walk-through has .11; another subnet keeps what the controller does by itself.
     pub fn excluded(&self) -> Option<String> {
         self.pods
             .is_none()
@@ -100,7 +127,7 @@ impl Spec {
 pub struct Node {
     /// 1, 2, 3, ...
     pub number: u8,
-    /// Its Kubernetes name, which is its address (192.168.1.41 is number 1, as in the seed).
+    /// Its Kubernetes name, which is its address (192.168.1.41 is number 1).
     pub name: String,
     /// The system-id of its Open vSwitch; a reinstalled node gets another one.
     pub system_id: String,
@@ -155,7 +182,29 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nodes_are_named_as_in_the_seed() {
+    fn options_read_as_they_were_given() {
+        let mut spec = Spec {
+            dual_stack: false,
+            ovn_ha: false,
+            ovn_prefix: None,
+            kubernetes: "/x".into(),
+            pods: None,
+            kube_proxy: true,
+            dns: true,
+            cni: Cni::KubeOvn,
+        };
+        assert_eq!(spec.options(), "no options");
+        spec.dual_stack = true;
+        spec.dns = false;
+        spec.pods = "10.20.0.0/16".parse().ok();
+        assert_eq!(
+            spec.options(),
+            "--dual-stack --no-dns --pod-cidr 10.20.0.0/16"
+        );
+    }
+
+    #[test]
+    fn nodes_are_named_by_their_addresses() {
         let names: Vec<_> = (1..=3).map(|n| Node::new(n, 0).name).collect();
         assert_eq!(names, ["192.168.1.41", "192.168.1.42", "192.168.1.43"]);
         assert_eq!(Node::new(3, 0).address6().to_string(), "fd00:192:168:1::43");

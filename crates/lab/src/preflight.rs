@@ -81,6 +81,57 @@ fn executable(file: &Path) -> bool {
     fs::metadata(file).is_ok_and(|m| m.is_file() && m.permissions().mode() & 0o111 != 0)
 }
 
+/// Fail with one line unless this is root.
+pub fn root(verb: &str) -> Result<()> {
+    if !Uid::effective().is_root() {
+        bail!(
+            "`{verb}` needs root: a lab lives in network and mount namespaces; run it again with sudo"
+        );
+    }
+    Ok(())
+}
+
+/// MiB that a node takes, with its share of pods; and what the control plane and OVN's databases take beside it.
+/// Measured: three nodes with cluster DNS take 0.9 GiB.
+const NODE_MIB: u64 = 200;
+const CONTROL_MIB: u64 = 400;
+
+/// Refuse nodes that would drive the machine out of memory. `there` nodes are up already.
+pub fn memory(nodes: u8, there: usize) -> Result<()> {
+    let available = fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| available_mib(&text));
+    match available {
+        Some(available) => enough(u64::from(nodes), there as u64, available),
+        None => Ok(()),
+    }
+}
+
+fn available_mib(meminfo: &str) -> Option<u64> {
+    let rest = meminfo
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    Some(rest.split_ascii_whitespace().next()?.parse::<u64>().ok()? >> 10)
+}
+
+fn enough(nodes: u64, there: u64, available: u64) -> Result<()> {
+    let base = if there == 0 { CONTROL_MIB } else { 0 };
+    let needed = base + nodes.saturating_sub(there) * NODE_MIB;
+    if nodes <= there || needed <= available {
+        return Ok(());
+    }
+    let fit = there + available.saturating_sub(base) / NODE_MIB;
+    let advice = if fit == 0 {
+        "end something else first".to_owned()
+    } else {
+        format!("--nodes {fit} fits")
+    };
+    bail!(
+        "--nodes {nodes} takes about {needed} MiB of memory and {available} MiB are available; {advice}. \
+         Nothing was changed"
+    )
+}
+
 /// Check everything; the error lists all that is missing.
 pub fn check(purpose: Purpose, ovn_prefix: Option<&Path>) -> Result<()> {
     let missing = missing(purpose, ovn_prefix);
@@ -221,9 +272,9 @@ fn kernel() -> Vec<String> {
 fn build() -> Vec<String> {
     let mut lines = Vec::new();
     match go_version() {
-        None => lines.push("Go: not found; get it from https://go.dev/dl/ (1.21 or newer fetches the pinned one itself)".into()),
-        Some((major, minor)) if (major, minor) < (1, 21) => {
-            lines.push(format!("Go {major}.{minor} is too old; get a newer one from https://go.dev/dl/"));
+        None => lines.push(format!("Go: not found; {GET_GO}")),
+        Some((major, minor)) if (major, minor) < GO => {
+            lines.push(format!("Go: {major}.{minor} is too old; {GET_GO}"));
         }
         Some(_) => {}
     }
@@ -237,6 +288,11 @@ fn build() -> Vec<String> {
     }
     lines
 }
+
+/// The oldest Go that fetches the one that `lab/kubernetes/go.mod` pins (https://go.dev/doc/toolchain).
+const GO: (u32, u32) = (1, 21);
+/// The same words stand in tools/preflight and in the README.
+const GET_GO: &str = "get Go 1.21 or later from https://go.dev/dl/ (it fetches 1.26 by itself)";
 
 fn go_version() -> Option<(u32, u32)> {
     let text = output(Command::new(which("go")?).args(["env", "GOVERSION"])).ok()?;
@@ -274,6 +330,44 @@ mod tests {
                 "{package} is not in tools/debian-packages.txt"
             );
         }
+    }
+
+    #[test]
+    fn the_same_go_is_asked_for_everywhere() {
+        let checkout = crate::components::checkout();
+        for file in ["README.md", "tools/preflight"] {
+            let text = fs::read_to_string(checkout.join(file)).unwrap();
+            assert!(text.contains("Go 1.21 or later"), "{file}");
+            assert!(text.contains("it fetches 1.26 by itself"), "{file}");
+        }
+        let module = fs::read_to_string(checkout.join("lab/kubernetes/go.mod")).unwrap();
+        assert!(module.contains("\ngo 1.26"), "{module}");
+    }
+
+    #[test]
+    fn nodes_that_do_not_fit_into_memory_are_refused_with_a_number_that_does() {
+        assert!(enough(3, 0, 1000).is_ok());
+        let error = enough(3, 0, 999).unwrap_err().to_string();
+        assert!(error.contains("--nodes 2 fits"), "{error}");
+        assert!(
+            enough(3, 0, 500)
+                .unwrap_err()
+                .to_string()
+                .contains("end something else")
+        );
+        // A lab that is up has its memory already.
+        assert!(enough(3, 3, 0).is_ok());
+        assert!(enough(4, 3, 200).is_ok());
+        assert!(
+            enough(6, 3, 400)
+                .unwrap_err()
+                .to_string()
+                .contains("--nodes 5 fits")
+        );
+        assert_eq!(
+            available_mib("MemTotal: 4 kB\nMemAvailable:    2097152 kB\n"),
+            Some(2048)
+        );
     }
 
     #[test]

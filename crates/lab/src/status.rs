@@ -1,5 +1,7 @@
 //! `status`: what runs where, how it is, in which version.
 
+use std::io::IsTerminal as _;
+
 use anyhow::Result;
 use serde::Serialize;
 use serde_json::Value;
@@ -20,7 +22,8 @@ pub struct Status {
     pub directory: String,
     /// Does everything run and answer?
     pub healthy: bool,
-    /// Versions of the programs.
+    /// Versions of the programs, by name.
+    #[serde(serialize_with = "as_object")]
     pub versions: Vec<(String, String)>,
     /// Processes.
     pub components: Vec<Component>,
@@ -76,6 +79,13 @@ pub struct Row {
     pub addresses: Vec<String>,
     /// Node.
     pub node: String,
+}
+
+fn as_object<S: serde::Serializer>(
+    pairs: &[(String, String)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.collect_map(pairs.iter().map(|(name, version)| (name, version)))
 }
 
 /// Gather it.
@@ -306,11 +316,17 @@ fn pod_row(pod: &Value) -> Row {
     }
 }
 
-/// The table of the seed: components and add-ons, with their addresses.
+/// Components, add-ons and pods, with their addresses, as `kubectl get pods -A -o wide` shows them.
 ///
-/// The fabric's components run as processes here; each has the row that it would have as a pod, and OVN's and Open
-/// vSwitch's processes of one node share the row of the pod that carries them.
-pub fn seed_table(status: &Status) -> String {
+/// The fabric's own components run as processes here; each has the row that it would have as a pod, and OVN's and Open
+/// vSwitch's processes of one node share the row of the pod that would carry them.
+pub fn overview(status: &Status) -> String {
+    // A person gets one address below the other, so that two families do not break the lines; a program one line a pod.
+    let terminal = std::io::stdout().is_terminal();
+    pods_table(status, if terminal { "\n" } else { "," })
+}
+
+fn pods_table(status: &Status, between: &str) -> String {
     let mut rows: Vec<Vec<String>> = Vec::new();
     let components = |names: &[&str]| -> Vec<&Component> {
         status
@@ -359,7 +375,7 @@ pub fn seed_table(status: &Status) -> String {
             pod.status.clone(),
             pod.restarts.to_string(),
             age(pod.age),
-            pod.addresses.join(","),
+            pod.addresses.join(between),
             pod.node.clone(),
         ]
     }));
@@ -449,12 +465,57 @@ pub fn print(status: &Status) {
         )
     );
     println!("\n{}", heading("pods"));
-    println!("{}", seed_table(status));
+    println!("{}", overview(status));
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn pod(namespace: &str, name: &str, addresses: &[&str]) -> Row {
+        Row {
+            namespace: namespace.into(),
+            name: name.into(),
+            ready: "1/1".into(),
+            status: "Running".into(),
+            restarts: 0,
+            age: 7,
+            addresses: addresses.iter().map(|&a| a.to_owned()).collect(),
+            node: "192.168.1.43".into(),
+        }
+    }
+
+    #[test]
+    fn two_families_fit_a_terminal_of_a_hundred_columns() {
+        let status = Status {
+            lab: "lab".into(),
+            directory: String::new(),
+            healthy: true,
+            versions: Vec::new(),
+            components: Vec::new(),
+            nodes: Vec::new(),
+            pods: vec![
+                pod(
+                    "kube-system",
+                    "coredns-76d6f8b8f5-gqmfh",
+                    &["10.16.0.11", "fd00:10:16::b"],
+                ),
+                pod(
+                    "test-ns",
+                    "nginx-7c5d8bf9f7-x2x7l",
+                    &["10.17.0.12", "fd00:10:17::c"],
+                ),
+            ],
+            memory: 0,
+        };
+        let lines: Vec<String> = pods_table(&status, "\n")
+            .lines()
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(lines.len(), 1 + 2 * 2, "{lines:#?}");
+        assert!(lines.iter().all(|l| l.chars().count() <= 100), "{lines:#?}");
+        assert!(pods_table(&status, ",").contains("10.16.0.11,fd00:10:16::b"));
+    }
 
     #[test]
     fn times_of_kubernetes_are_read() {

@@ -13,10 +13,11 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, anyhow, bail};
 
 use crate::cache::{self, Source};
-use crate::lab::{Cni, Lab, Node, Spec};
+use crate::command::hint;
+use crate::lab::{Cni, Lab, Node, Spec, plural};
 use crate::preflight::{self, Purpose};
 use crate::progress::Progress;
 use crate::{components, images, kubernetes, network, ovn, pki, relay};
@@ -50,6 +51,8 @@ pub fn prepare(progress: &Progress, kubernetes_bin: Option<&std::path::Path>) ->
     // agnhost and CoreDNS come from the same build, also when the other programs are the machine's own.
     if !(cache::built() && images::built()) {
         preflight::check(Purpose::Build, None)?;
+        // Another one may be at it; then there is nothing left to do afterwards.
+        let _lock = crate::lab::lock(&cache::root())?;
         if !cache::built() {
             progress.say(&format!(
                 "Kubernetes {} is built once, into {} (about {} minutes on two cores)",
@@ -77,9 +80,6 @@ pub fn prepare(progress: &Progress, kubernetes_bin: Option<&std::path::Path>) ->
 
 /// Bring a lab up.
 pub fn up(name: &str, wish: &Wish, progress: &Progress) -> Result<Lab> {
-    if wish.nodes == 0 || wish.nodes > Node::MOST {
-        bail!("--nodes {}: 1 to {}", wish.nodes, Node::MOST);
-    }
     if wish.ovn_ha && wish.nodes < 3 {
         bail!("--ovn-ha needs three nodes: one member of the database cluster on each");
     }
@@ -92,6 +92,7 @@ pub fn up(name: &str, wish: &Wish, progress: &Progress) -> Result<Lab> {
         .transpose()?;
     crate::lab::check_name(name)?;
     preflight::check(Purpose::Run, ovn_prefix.as_deref())?;
+    preflight::memory(wish.nodes, Lab::open(name).map_or(0, |lab| lab.nodes.len()))?;
     if wish.cni == Cni::KubeOvn {
         for program in ["kube-ovn-controller", "kube-ovn-daemon", "kube-ovn"] {
             components::program(program)?;
@@ -112,8 +113,23 @@ pub fn up(name: &str, wish: &Wish, progress: &Progress) -> Result<Lab> {
     let _lock = crate::lab::lock(&dir)?;
     let lab = merge(name, spec, wish.nodes)?;
     lab.save()?;
-    bring_up(&lab, progress)?;
+    bring_up(&lab, progress).map_err(|error| unfinished(&lab, &error))?;
     Ok(lab)
+}
+
+/// What failed, and what the reader can do about it: nothing is taken away that would explain the failure.
+fn unfinished(lab: &Lab, error: &anyhow::Error) -> anyhow::Error {
+    let hint = |verb| hint(&lab.name, verb);
+    anyhow!(
+        "{error:#}\nlab `{}` is not complete, and still there:\n  {:<width$}   what runs, and what it waits for\n  \
+         {:<width$}   what a component said\n  {:<width$}   go on from here\n  {:<width$}   end it",
+        lab.name,
+        hint("status"),
+        hint("logs COMPONENT"),
+        hint("up"),
+        hint("down"),
+        width = hint("logs COMPONENT").len(),
+    )
 }
 
 /// The lab as it is to be: the saved one with more nodes, or a new one.
@@ -128,9 +144,10 @@ fn merge(name: &str, spec: Spec, nodes: u8) -> Result<Lab> {
     comparable.kubernetes.clone_from(&lab.spec.kubernetes);
     if comparable != lab.spec {
         bail!(
-            "lab `{name}` is up with other options; take it down first: kube-ovn-lab --name {name} down\n\
-             it is: {:?}",
-            saved.spec
+            "lab `{name}` is up with {}, not with {}; name another lab, or take it down first: {}",
+            saved.spec.options(),
+            lab.spec.options(),
+            hint(name, "down")
         );
     }
     lab.spec = saved.spec;
@@ -163,7 +180,7 @@ pub fn bring_up(lab: &Lab, progress: &Progress) -> Result<()> {
         certificates?;
         images::serve(lab)?;
         relay::ensure(lab)?;
-        step.now(format!("{} nodes wired", lab.nodes.len()));
+        step.now(format!("{} wired", plural(lab.nodes.len(), "node")));
         Ok(())
     })?;
     std::thread::scope(|scope| {
@@ -179,7 +196,7 @@ pub fn bring_up(lab: &Lab, progress: &Progress) -> Result<()> {
     programs_of_nodes(lab)?;
     progress.run("nodes", |step| {
         kubernetes::nodes_ready(lab, Duration::from_secs(90))?;
-        step.now(format!("{} nodes Ready", lab.nodes.len()));
+        step.now(format!("{} Ready", plural(lab.nodes.len(), "node")));
         Ok(())
     })?;
     if lab.spec.dns {
