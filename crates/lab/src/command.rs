@@ -2,6 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::Write as _;
+use std::path::Path;
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -99,7 +100,8 @@ fn inner(command: &Command) -> String {
     words.next().map_or_else(
         || shown(command),
         |program| {
-            let mut own = Command::new(program);
+            let name = Path::new(program).file_name();
+            let mut own = Command::new(name.unwrap_or(program));
             own.args(words);
             shown(&own)
         },
@@ -172,6 +174,9 @@ mod tests {
         let mut command = Command::new("nsenter");
         command.args(["-t", "1", "-n", "--", "ip", "link", "show", "x y"]);
         assert_eq!(inner(&command), "ip link show 'x y'");
+        let mut command = Command::new("nsenter");
+        command.args(["-t", "1", "-n", "--", "/some/where/kubectl", "get", "pods"]);
+        assert_eq!(inner(&command), "kubectl get pods");
         assert_eq!(inner(Command::new("ip").arg("link")), "ip link");
     }
 

@@ -78,7 +78,7 @@ fn act(stage: &Stage<'_>, mut say: impl FnMut(&str)) -> Result<Cast> {
     for step in STEPS {
         say(&format!("kubectl {}", step.join(" ")));
         match stage.kubectl(step) {
-            Err(error) if format!("{error:#}").contains("(AlreadyExists)") => (),
+            Err(error) if format!("{error:#}").contains("already exists") => (),
             other => drop(other?),
         }
     }

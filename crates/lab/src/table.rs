@@ -11,10 +11,15 @@ pub fn plain(header: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> St
     for row in rows {
         table.add_row(row);
     }
-    // Columns keep their width whatever the terminal's: these lines are read and copied.
-    table
-        .lines()
-        .map(|line| line.trim_end().trim_start_matches(' ').to_owned())
+    // Columns keep their width whatever the terminal's: these lines are read and copied. The margin is that of the
+    // header; the second line of a cell is further in.
+    let lines: Vec<String> = table.lines().collect();
+    let margin = lines.first().map_or(0, |header| {
+        header.len() - header.trim_start_matches(' ').len()
+    });
+    lines
+        .iter()
+        .map(|line| line.get(margin..).unwrap_or_default().trim_end())
         .collect::<Vec<_>>()
         .join("\n")
 }
@@ -57,6 +62,15 @@ mod tests {
         ] {
             assert_eq!(age(seconds), text);
         }
+    }
+
+    #[test]
+    fn a_cell_of_two_lines_stays_in_its_column() {
+        let row = ["a", "first\nsecond", "z"].map(str::to_owned).to_vec();
+        let text = plain(&["X", "Y", "Z"], [row]);
+        let column = |word: &str| text.lines().find_map(|line| line.find(word));
+        assert_eq!(column("first"), column("second"), "{text}");
+        assert_eq!(column("Y"), column("second"), "{text}");
     }
 
     #[test]

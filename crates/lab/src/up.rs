@@ -14,6 +14,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
 
 use crate::cache::{self, Source};
 use crate::command::hint;
@@ -112,6 +114,7 @@ pub fn up(name: &str, wish: &Wish, progress: &Progress) -> Result<Lab> {
     let dir = Lab::dir_of(name);
     let _lock = crate::lab::lock(&dir)?;
     let lab = merge(name, spec, wish.nodes)?;
+    speak_when_interrupted(name)?;
     lab.save()?;
     bring_up(&lab, progress).map_err(|error| unfinished(&lab, &error))?;
     Ok(lab)
@@ -119,17 +122,43 @@ pub fn up(name: &str, wish: &Wish, progress: &Progress) -> Result<Lab> {
 
 /// What failed, and what the reader can do about it: nothing is taken away that would explain the failure.
 fn unfinished(lab: &Lab, error: &anyhow::Error) -> anyhow::Error {
-    let hint = |verb| hint(&lab.name, verb);
     anyhow!(
-        "{error:#}\nlab `{}` is not complete, and still there:\n  {:<width$}   what runs, and what it waits for\n  \
-         {:<width$}   what a component said\n  {:<width$}   go on from here\n  {:<width$}   end it",
+        "{error:#}\nlab `{}` is not complete, and still there:\n{}",
         lab.name,
-        hint("status"),
-        hint("logs COMPONENT"),
-        hint("up"),
-        hint("down"),
-        width = hint("logs COMPONENT").len(),
+        ways_on(&lab.name)
     )
+}
+
+/// What can be done with a lab that is half made, one line each.
+fn ways_on(name: &str) -> String {
+    let lines = [
+        ("status", "what runs, and what it waits for"),
+        ("logs COMPONENT", "what a component said"),
+        ("up", "go on from here"),
+        ("down", "end it"),
+    ]
+    .map(|(verb, what)| (hint(name, verb), what));
+    let width = lines.iter().map(|(command, _)| command.len()).max();
+    lines
+        .map(|(command, what)| format!("  {command:<width$}   {what}", width = width.unwrap_or(0)))
+        .join("\n")
+}
+
+/// Whoever interrupts `up` learns what is left: the processes of a lab do not belong to the terminal and stay.
+fn speak_when_interrupted(name: &str) -> Result<()> {
+    let mut signals = Signals::new([SIGINT, SIGTERM]).context("cannot listen for signals")?;
+    let name = name.to_owned();
+    std::thread::spawn(move || {
+        if let Some(signal) = signals.forever().next() {
+            eprintln!(
+                "\ninterrupted; lab `{name}` is as far as it came, and still there:\n{}",
+                ways_on(&name)
+            );
+            // As a shell reports an end by a signal.
+            std::process::exit(128 + signal);
+        }
+    });
+    Ok(())
 }
 
 /// The lab as it is to be: the saved one with more nodes, or a new one.
@@ -313,4 +342,16 @@ pub fn each(nodes: &[Node], work: impl Fn(&Node) -> Result<()> + Sync) -> Result
             .into_iter()
             .collect()
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_half_made_lab_is_named_in_every_way_on() {
+        let text = ways_on("two");
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(text.lines().all(|l| l.contains(" --name two ")), "{text}");
+    }
 }
