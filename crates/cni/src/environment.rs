@@ -10,6 +10,16 @@ pub struct Environment {
     pub ifname: String,
     pub pod_name: String,
     pub pod_namespace: String,
+    /// Empty if the runtime does not say.
+    pub pod_uid: String,
+}
+
+/// The pod as `CNI_ARGS` names it.
+#[derive(Debug, Default)]
+struct Pod {
+    name: String,
+    namespace: String,
+    uid: String,
 }
 
 /// Which variables a verb needs.
@@ -23,7 +33,7 @@ impl Environment {
     /// Reads the variables through `get`.
     pub fn read(needs: Needs, get: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let value = |name: &str| get(name).unwrap_or_default();
-        let (pod_name, pod_namespace) = match pod(&value("CNI_ARGS")) {
+        let pod = match pod(&value("CNI_ARGS")) {
             Err(error) if needs.pod => return Err(error),
             // Who takes an interface away does not stop at arguments that it can do without.
             pod => pod.unwrap_or_default(),
@@ -32,8 +42,9 @@ impl Environment {
             container_id: value("CNI_CONTAINERID"),
             netns: value("CNI_NETNS"),
             ifname: value("CNI_IFNAME"),
-            pod_name,
-            pod_namespace,
+            pod_name: pod.name,
+            pod_namespace: pod.namespace,
+            pod_uid: pod.uid,
         };
 
         let mut missing = Vec::new();
@@ -75,20 +86,21 @@ fn invalid(details: String) -> Error {
     Error::new(code::INVALID_ENVIRONMENT, "invalid environment variables").details(details)
 }
 
-/// The pod's name and namespace out of `K=V;K=V`.
-fn pod(args: &str) -> Result<(String, String), Error> {
-    let (mut name, mut namespace) = (String::new(), String::new());
+/// The pod out of `K=V;K=V`.
+fn pod(args: &str) -> Result<Pod, Error> {
+    let mut pod = Pod::default();
     for pair in args.split(';').filter(|pair| !pair.is_empty()) {
         let Some((key, value)) = pair.split_once('=') else {
             return Err(invalid(format!("CNI_ARGS: `{pair}` is not KEY=VALUE")));
         };
         match key {
-            "K8S_POD_NAME" => value.clone_into(&mut name),
-            "K8S_POD_NAMESPACE" => value.clone_into(&mut namespace),
+            "K8S_POD_NAME" => value.clone_into(&mut pod.name),
+            "K8S_POD_NAMESPACE" => value.clone_into(&mut pod.namespace),
+            "K8S_POD_UID" => value.clone_into(&mut pod.uid),
             _ => {}
         }
     }
-    Ok((name, namespace))
+    Ok(pod)
 }
 
 fn is_container_id(text: &str) -> bool {

@@ -196,6 +196,7 @@ fn request<'a>(config: &'a Config, environment: &'a Environment) -> Request<'a> 
         cni_type: &config.kind,
         pod_name: &environment.pod_name,
         pod_namespace: &environment.pod_namespace,
+        pod_uid: &environment.pod_uid,
         container_id: &environment.container_id,
         net_ns: &environment.netns,
         if_name: &environment.ifname,

@@ -13,6 +13,9 @@ pub struct Request<'a> {
     pub cni_type: &'a str,
     pub pod_name: &'a str,
     pub pod_namespace: &'a str,
+    /// Which pod of that name: one that was deleted and made again has another. Ours, not in the Go implementation.
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub pod_uid: &'a str,
     pub container_id: &'a str,
     pub net_ns: &'a str,
     pub if_name: &'a str,

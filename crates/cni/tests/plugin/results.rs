@@ -45,6 +45,19 @@ fn add_says_everything_to_the_daemon() {
 }
 
 #[test]
+fn the_daemon_learns_which_pod_of_that_name_it_is() {
+    let uid = |arguments: &str| {
+        let daemon = Daemon::answering(200, &dual());
+        let config = daemon.config("1.1.0");
+        run_with("ADD", &config, &[("CNI_ARGS", arguments)]);
+        daemon.saw::<Value>(cni::PATH_ADD)["pod_uid"].clone()
+    };
+    let named = "K8S_POD_NAMESPACE=shop;K8S_POD_NAME=web-0";
+    assert_eq!(uid(named), Value::Null);
+    assert_eq!(uid(&format!("{named};K8S_POD_UID=u-1")), json!("u-1"));
+}
+
+#[test]
 fn add_gives_the_result_of_each_version() {
     let daemon = Daemon::answering(200, &dual());
     let result = |version: &str| run("ADD", &daemon.config(version)).result();
