@@ -11,6 +11,7 @@ use api::view::{NodeView, NodeWire, PodKey, PodView, PodWire};
 use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
+use k8s_openapi::api::networking::v1::ServiceCIDR;
 use kube::api::{Patch, PatchParams};
 use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
 use kube::runtime::{WatchStreamExt, watcher};
@@ -43,7 +44,8 @@ pub fn start(
             tokio::join!(
                 watch_nodes(client.clone(), events.clone()),
                 watch_pods(client.clone(), node.clone(), events.clone()),
-                watch_subnets(client, node, events),
+                watch_subnets(client.clone(), node, events.clone()),
+                watch_service_cidrs(client, events),
             );
         };
         tokio::select! {
@@ -88,7 +90,7 @@ async fn client(kubeconfig: Option<&PathBuf>) -> Result<Client, String> {
 async fn watch_nodes(client: Client, events: mpsc::Sender<Event>) {
     let stream = watcher(Api::<NodeWire>::all(client), watcher::Config::default());
     pump(
-        "nodes",
+        Kind::needed("nodes"),
         stream,
         events,
         |wire: &NodeWire| Some(NodeView::from(wire)),
@@ -102,19 +104,56 @@ async fn watch_pods(client: Client, node: SmolStr, events: mpsc::Sender<Event>) 
     let stream = watcher(Api::<PodWire>::all(client), config);
     // A pod in the host's network has nothing of ours.
     let view = |wire: &PodWire| Some(PodView::from(wire)).filter(|pod| !pod.host_network);
-    pump("pods", stream, events, view, Event::Pods).await;
+    pump(Kind::needed("pods"), stream, events, view, Event::Pods).await;
 }
 
 async fn watch_subnets(client: Client, node: SmolStr, events: mpsc::Sender<Event>) {
     let stream = watcher(Api::<Subnet>::all(client), watcher::Config::default());
     let view = |subnet: &Subnet| subnet_facts(subnet, &node);
-    pump("subnets", stream, events, view, Event::Subnets).await;
+    pump(
+        Kind::needed("subnets"),
+        stream,
+        events,
+        view,
+        Event::Subnets,
+    )
+    .await;
+}
+
+/// API servers before 1.33 do not have these, and a role of upstream's does not name them: then the command line alone
+/// counts, and nobody waits.
+async fn watch_service_cidrs(client: Client, events: mpsc::Sender<Event>) {
+    let stream = watcher(Api::<ServiceCIDR>::all(client), watcher::Config::default());
+    let view = |object: &ServiceCIDR| {
+        let cidrs = &object.spec.as_ref()?.cidrs;
+        let cidrs = cidrs.iter().flatten().filter_map(|c| c.parse().ok());
+        Some((object.name_any().into(), cidrs.collect()))
+    };
+    let kind = Kind {
+        name: "servicecidrs",
+        needed: false,
+    };
+    pump(kind, stream, events, view, Event::ServiceCidrs).await;
+}
+
+/// What is watched.
+#[derive(Debug, Clone, Copy)]
+struct Kind {
+    name: &'static str,
+    /// Without it the daemon is not ready.
+    needed: bool,
+}
+
+impl Kind {
+    fn needed(name: &'static str) -> Self {
+        Self { name, needed: true }
+    }
 }
 
 /// Turns a watch into events of the owner. A re-list becomes one [`Watch::Replace`]; an object that the view leaves out
 /// counts as gone.
 async fn pump<K, V>(
-    kind: &'static str,
+    kind: Kind,
     stream: impl Stream<Item = watcher::Result<watcher::Event<K>>>,
     events: mpsc::Sender<Event>,
     view: impl Fn(&K) -> Option<V>,
@@ -148,15 +187,19 @@ async fn pump<K, V>(
             Ok(watcher::Event::Delete(object)) => gone(&object),
             Err(error) => {
                 let problem = chain(&error);
-                debug!("watching {kind}: {problem}");
-                troubled = true;
-                if events.send(Event::Api(kind, Some(problem))).await.is_err() {
-                    return;
+                debug!("watching {}: {problem}", kind.name);
+                if kind.needed {
+                    troubled = true;
+                    let event = Event::Api(kind.name, Some(problem));
+                    if events.send(event).await.is_err() {
+                        return;
+                    }
                 }
                 continue;
             }
         };
-        if std::mem::take(&mut troubled) && events.send(Event::Api(kind, None)).await.is_err() {
+        if std::mem::take(&mut troubled) && events.send(Event::Api(kind.name, None)).await.is_err()
+        {
             return;
         }
         if events.send(event(change)).await.is_err() {

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use crate::args::Args;
 
 /// The file may name secrets of other plugins, and upstream's has this mode.
@@ -36,10 +38,13 @@ impl Conflist {
         &self.path
     }
 
-    /// Writes the file unless it is there with this content and mode; says whether it wrote. A reader sees the old or
-    /// the new file, never a part.
+    /// Writes the file unless one is there that leads to our socket (an operator may have put more plugins into it, as
+    /// upstream allows); says whether it wrote. A reader sees the old or the new file, never a part.
     pub fn install(&self) -> io::Result<bool> {
-        if fs::read_to_string(&self.path).is_ok_and(|have| have == self.content) {
+        let wanted = socket(&self.content);
+        let serves =
+            |have: &str| have == self.content || (wanted.is_some() && socket(have) == wanted);
+        if fs::read_to_string(&self.path).is_ok_and(|have| serves(&have)) {
             let mode = fs::metadata(&self.path)?.permissions().mode() & 0o777;
             if mode == MODE {
                 return Ok(false);
@@ -50,7 +55,8 @@ impl Conflist {
         let directory = self.path.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(directory)?;
         let mut temporary = self.path.clone().into_os_string();
-        temporary.push(format!(".tmp.{}", std::process::id()));
+        // Always the same name, so that one which a killed daemon left is used up by the next.
+        temporary.push(".tmp");
         let temporary = PathBuf::from(temporary);
         let result = self.write(&temporary).and_then(|()| {
             fs::rename(&temporary, &self.path)?;
@@ -74,6 +80,14 @@ impl Conflist {
     }
 }
 
+/// The socket that our plugin is told in a configuration list.
+fn socket(conflist: &str) -> Option<String> {
+    let list: Value = serde_json::from_str(conflist).ok()?;
+    let plugins = list["plugins"].as_array()?;
+    let ours = plugins.iter().find(|p| p["type"] == api::cni::PLUGIN)?;
+    Some(ours["server_socket"].as_str()?.to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -89,7 +103,22 @@ mod tests {
         assert!(!conflist.install().unwrap());
         let mode = || fs::metadata(conflist.path()).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(), 0o600);
-        fs::write(conflist.path(), "{}").unwrap();
+        // Broken, cut off, or for a socket of another time.
+        let cut = &api::cni::CONFLIST[..60];
+        let elsewhere = api::cni::CONFLIST.replace(api::cni::SOCKET, "/run/other.sock");
+        for wrong in ["{}", "", cut, &elsewhere] {
+            fs::write(conflist.path(), wrong).unwrap();
+            assert!(conflist.install().unwrap(), "{wrong}");
+        }
+        // An operator has added a plugin.
+        let added = api::cni::CONFLIST.replace(r#""type":"portmap""#, r#""type":"bandwidth""#);
+        fs::write(conflist.path(), &added).unwrap();
+        assert!(!conflist.install().unwrap());
+        fs::remove_file(conflist.path()).unwrap();
+        assert!(conflist.install().unwrap());
+        // A daemon before us was killed while it wrote.
+        fs::remove_file(conflist.path()).unwrap();
+        fs::write(dir.path().join("net.d/01-kube-ovn.conflist.tmp"), cut).unwrap();
         assert!(conflist.install().unwrap());
         fs::set_permissions(conflist.path(), Permissions::from_mode(0o644)).unwrap();
         assert!(conflist.install().unwrap());

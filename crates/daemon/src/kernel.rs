@@ -9,13 +9,16 @@ use std::sync::mpsc as blocking;
 use std::thread;
 use std::time::Duration;
 
-use node::linux::{self, Firewall, Monitor, Socket};
+use node::linux::{self, Firewall, Monitor, Noticed, Socket};
 use node::plan::{LinkState, NodePlan, diff};
 use smol_str::SmolStr;
 use tokio::sync::mpsc;
 use tracing::{debug, info, warn};
 
 use crate::owner::Event;
+
+/// Ninety pods that start together become a few looks at the kernel.
+const BURST: Duration = Duration::from_millis(100);
 
 /// Reach this plan.
 #[derive(Debug, Clone)]
@@ -105,9 +108,7 @@ impl Worker {
         }
         if rules && job.plan.nft.is_some() {
             match linux::keep_accepted() {
-                Ok(added) => added
-                    .iter()
-                    .for_each(|rule| info!("accept rule added: {rule}")),
+                Ok(done) => done.iter().for_each(|rule| info!("accept rule {rule}")),
                 Err(error) => warn!("the host's own firewall chains: {error}"),
             }
         }
@@ -116,21 +117,24 @@ impl Worker {
     }
 }
 
-/// Starts the listener: an event some time after links, addresses or routes changed, however many did.
+/// Starts the listener: an event when links, addresses, routes or rules changed, and at most one for all that change
+/// within [`BURST`].
 pub fn spawn_monitor(events: mpsc::Sender<Event>) -> io::Result<()> {
     thread::Builder::new()
         .name("monitor".into())
         .spawn(move || {
             loop {
                 let result = Monitor::open().and_then(|monitor| {
-                    loop {
-                        monitor.wait()?;
-                        // A burst (ninety pods start) becomes a few looks.
-                        thread::sleep(Duration::from_millis(100));
-                        if events.blocking_send(Event::KernelChanged).is_err() {
-                            return Ok(());
-                        }
+                    // Nobody told what changed before it was open.
+                    let mut noticed = Noticed {
+                        links: true,
+                        rules: true,
+                    };
+                    while events.blocking_send(Event::KernelChanged(noticed)).is_ok() {
+                        thread::sleep(BURST);
+                        noticed = monitor.wait()?;
                     }
+                    Ok(())
                 });
                 match result {
                     Ok(()) => return,

@@ -16,7 +16,7 @@ use tracing::debug;
 
 /// How long a device must have been without a port before it gets one: it is none of an ADD or DEL under way then.
 pub const SETTLED: Duration = Duration::from_secs(2);
-/// How long a pod must have been unknown before a port that looks alive is taken for a leftover.
+/// How long a pod must have been unknown before a port that looks alive is taken for a leftover, usually.
 pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the kernel says about one pod interface.
@@ -76,14 +76,15 @@ pub fn look(interfaces: Vec<(SmolStr, Option<String>)>) -> Found {
     }
 }
 
-/// Is the port a leftover? `known`: the API server has the pod on this node; `unknown_for`: how long it had not.
-pub fn judge(suspect: &Suspect, known: bool, unknown_for: Duration) -> Option<&'static str> {
+/// Is the port a leftover? `known`: the API server has the pod on this node; `outlasted`: it has not had it for as long
+/// as patience lasts.
+pub fn judge(suspect: &Suspect, known: bool, outlasted: bool) -> Option<&'static str> {
     match (suspect.device, suspect.netns, known) {
         // The sandbox is gone, whatever the pod's object says: a restarted pod has another sandbox.
         (false, Some(false) | None, _) => Some("its device and network namespace are gone"),
         (_, Some(false), false) => Some("the pod and its network namespace are gone"),
         (false, Some(true), false) => Some("the pod and its device are gone"),
-        (true, _, false) if unknown_for >= PATIENCE => Some("the pod has been gone for a minute"),
+        (true, _, false) if outlasted => Some("the pod has been gone for a while"),
         _ => None,
     }
 }
@@ -153,23 +154,21 @@ mod tests {
 
     #[test]
     fn a_running_pod_is_never_touched() {
-        let long = PATIENCE * 10;
-        assert_eq!(judge(&suspect(true, Some(true)), true, long), None);
-        assert_eq!(judge(&suspect(true, None), true, long), None);
+        assert_eq!(judge(&suspect(true, Some(true)), true, true), None);
+        assert_eq!(judge(&suspect(true, None), true, true), None);
         // Its device vanished, its namespace did not: the kubelet decides.
-        assert_eq!(judge(&suspect(false, Some(true)), true, long), None);
+        assert_eq!(judge(&suspect(false, Some(true)), true, true), None);
     }
 
     #[test]
     fn what_is_gone_goes() {
-        let none = Duration::ZERO;
-        assert!(judge(&suspect(false, Some(false)), true, none).is_some());
-        assert!(judge(&suspect(false, None), false, none).is_some());
-        assert!(judge(&suspect(true, Some(false)), false, none).is_some());
-        assert!(judge(&suspect(false, Some(true)), false, none).is_some());
+        assert!(judge(&suspect(false, Some(false)), true, false).is_some());
+        assert!(judge(&suspect(false, None), false, false).is_some());
+        assert!(judge(&suspect(true, Some(false)), false, false).is_some());
+        assert!(judge(&suspect(false, Some(true)), false, false).is_some());
         // Alive by all signs but the API server's: with patience.
-        assert_eq!(judge(&suspect(true, Some(true)), false, none), None);
-        assert!(judge(&suspect(true, Some(true)), false, PATIENCE).is_some());
+        assert_eq!(judge(&suspect(true, Some(true)), false, false), None);
+        assert!(judge(&suspect(true, Some(true)), false, true).is_some());
     }
 
     #[test]

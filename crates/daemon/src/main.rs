@@ -143,6 +143,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         writer: cluster::NodeWriter::new(client.clone(), node_name.clone()),
         readiness,
         busy: busy.clone(),
+        patience: leftovers::PATIENCE,
     });
     kernel::spawn_monitor(events.clone())?;
     let owner = tokio::spawn(owner.run(inbox, ovs_events, stop.clone()));
@@ -172,7 +173,8 @@ async fn run(args: Args) -> anyhow::Result<()> {
         warn!("CNI requests were still under way; the runtime repeats them");
     }
     stop.cancel();
-    let _ = std::fs::remove_file(&args.bind_socket);
+    // The socket's file stays: by now it may be that of the daemon that takes over from us, and one that nobody listens on
+    // is replaced by the next.
     drop::<mpsc::Sender<Event>>(events);
     Ok(())
 }

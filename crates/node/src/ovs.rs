@@ -293,7 +293,9 @@ impl OvsView {
         .map(|(k, v)| (k.into(), v))
         .collect();
         let mac = plan.mac.to_string();
-        if let Some(interface) = self.interface(JOIN_INTERFACE) {
+        if let Some(uuid) = self.by_name.get(JOIN_INTERFACE)
+            && let Some(interface) = self.interfaces.get(uuid)
+        {
             if !self.on_integration_bridge(JOIN_INTERFACE) {
                 // On another bridge: an operator's doing; take it back.
                 return self.add_port(&PortSpec::join(plan, &ids));
@@ -307,11 +309,10 @@ impl OvsView {
             if same {
                 return Vec::new();
             }
-            let uuid = self.by_name[JOIN_INTERFACE];
             return vec![
                 Operation::update(
                     "Interface",
-                    Condition::row(uuid),
+                    Condition::row(*uuid),
                     Row::new()
                         .with("type", "internal")
                         .with("mac", mac.as_str())
@@ -319,7 +320,7 @@ impl OvsView {
                 ),
                 Operation::mutate(
                     "Interface",
-                    Condition::row(uuid),
+                    Condition::row(*uuid),
                     vec![
                         Mutation::delete_keys("external_ids", ids.keys().cloned()),
                         Mutation::insert("external_ids", Datum::map(ids.clone())),

@@ -3,7 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
 
 use net::DualStack;
@@ -20,6 +20,8 @@ struct Case {
     node: NodeFacts,
     subnets: BTreeMap<SmolStr, SubnetFacts>,
     listed: bool,
+    last_mtu: Option<u32>,
+    services: BTreeSet<net::Cidr>,
     state: NodeState,
 }
 
@@ -44,6 +46,7 @@ fn link(mac: &str, mtu: u32, up: bool, addresses: &[&str]) -> LinkState {
         tx_queue_len: 1000,
         up,
         addresses: addresses.iter().map(|a| a.parse().unwrap()).collect(),
+        passing: BTreeSet::new(),
     }
 }
 
@@ -91,6 +94,8 @@ impl Case {
             },
             subnets: BTreeMap::new(),
             listed: true,
+            last_mtu: None,
+            services: BTreeSet::new(),
             state: NodeState::default(),
         };
         case.subnet("join", "100.64.0.0/16").nat_outgoing = false;
@@ -110,6 +115,7 @@ impl Case {
             "net/ipv6/conf/all/forwarding",
             "net/ipv4/conf/all/rp_filter",
             "net/ipv6/conf/ovn0/disable_ipv6",
+            "net/ipv4/conf/ovn0/promote_secondaries",
         ] {
             case.state.sysctls.insert(key.into(), "0".into());
         }
@@ -146,15 +152,24 @@ impl Case {
     fn compile(&self) -> Compiled {
         let choice = TunnelChoice::of(&self.node, &self.config);
         let tunnel = choose_tunnel(&choice, &self.state.links, self.config.host_tunnel_src);
+        let local = self
+            .state
+            .links
+            .values()
+            .flat_map(|link| link.addresses.iter().map(|a| a.ip))
+            .collect();
         compile(&NodeInputs {
             config: &self.config,
             node: &self.node,
             other_nodes: &["192.168.1.42", "192.168.1.43", "fd00:192:168:1::42"]
                 .map(|ip| ip.parse().unwrap())
                 .into(),
+            service_cidrs: &self.services,
             subnets: &self.subnets,
             subnets_listed: self.listed,
             tunnel: tunnel.as_ref(),
+            last_mtu: self.last_mtu,
+            local: &local,
             datapath_type_set: false,
         })
     }
@@ -283,6 +298,9 @@ fn dual_stack() {
     case.subnet("join", "100.64.0.0/16,fd00:100:64::/112")
         .nat_outgoing = false;
     case.subnet("ovn-default", "10.16.0.0/16,fd00:10:16::/112");
+    let eth0 = case.state.links.get_mut("eth0").unwrap();
+    eth0.addresses
+        .insert("fd00:192:168:1::41/64".parse().unwrap());
     // The host learned its own default route from advertisements and must not lose it.
     case.state.accept_ra = [("eth0".into(), 1), ("lo".into(), 1), ("ovn0".into(), 1)].into();
     insta::assert_snapshot!("dual_stack", case.step());
@@ -383,6 +401,50 @@ fn the_node_gets_another_address() {
     nft replace table (45 lines)
     route replace 10.16.0.0/16 via 100.64.0.1 dev ovn0 src 192.168.1.141
     ");
+}
+
+#[test]
+fn a_node_that_is_being_renumbered_keeps_what_it_has() {
+    let mut case = Case::new();
+    case.step();
+    // The interface has its new address, the Node object not yet.
+    let eth0 = case.state.links.get_mut("eth0").unwrap();
+    eth0.addresses = ["192.168.1.141/24".parse().unwrap()].into();
+    case.last_mtu = Some(1400);
+    // With the address its routes go.
+    case.state
+        .routes
+        .retain(|r| r.by_kernel || r.route.source.is_none());
+    let text = case.step();
+    assert!(
+        text.starts_with("waiting for a network interface that holds the Node's address"),
+        "{text}"
+    );
+    assert!(
+        !text.contains("ovn-encap-ip"),
+        "the old one stays until there is another"
+    );
+    assert!(text.contains("port ovn0"), "{text}");
+    let operations = text.split("--- operations\n").nth(1).unwrap();
+    insta::assert_snapshot!(operations, @"route replace 10.16.0.0/16 via 100.64.0.1 dev ovn0");
+    case.node.internal_ips.v4 = Some("192.168.1.141".parse().unwrap());
+    let text = case.step();
+    let operations = text.split("--- operations\n").nth(1).unwrap();
+    insta::assert_snapshot!(operations, @"
+    nft replace table (45 lines)
+    route replace 10.16.0.0/16 via 100.64.0.1 dev ovn0 src 192.168.1.141
+    ");
+}
+
+#[test]
+fn services_are_known_from_the_command_line_and_from_objects() {
+    let mut case = Case::new();
+    case.services = ["10.69.0.0/16".parse().unwrap()].into();
+    let text = case.step();
+    assert!(
+        text.contains("elements = { 10.68.0.0/16, 10.69.0.0/16 }"),
+        "{text}"
+    );
 }
 
 #[test]

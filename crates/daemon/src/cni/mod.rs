@@ -15,7 +15,7 @@ use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use api::cni::{CheckRequest, Failure, GcRequest, Request, StatusRequest, code};
@@ -24,6 +24,7 @@ use axum::response::IntoResponse;
 use axum::routing::post;
 use http::StatusCode;
 use node::linux::KernelError;
+use serde::Deserialize;
 use smol_str::SmolStr;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
@@ -50,9 +51,70 @@ pub struct Cni {
     pub tasks: TaskTracker,
 }
 
-/// One interface is worked on by one request at a time; a DEL tells an ADD to give up.
+/// ADD as our plugin sends it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct AddRequest {
+    #[serde(flatten)]
+    request: Request,
+    /// Which pod of that name; empty if the runtime does not say, and from the Go implementation's plugin.
+    pod_uid: SmolStr,
+}
+
+/// One interface is worked on by one request at a time; a DEL tells an ADD to give up, and so does an ADD for another
+/// sandbox of the same pod.
 #[derive(Debug, Clone, Default)]
-pub struct Running(Arc<Mutex<HashMap<SmolStr, Slot>>>);
+pub struct Running(Arc<Mutex<Requests>>);
+
+#[derive(Debug, Default)]
+struct Requests {
+    /// By the host end.
+    slots: HashMap<SmolStr, Slot>,
+    /// The latest ADD for each logical port: its host end, and how to end it.
+    latest: HashMap<SmolStr, (SmolStr, CancellationToken)>,
+}
+
+impl Running {
+    fn lock(&self) -> MutexGuard<'_, Requests> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Two sandboxes of a pod would take the logical port from each other: the runtime has given up the earlier.
+    fn supersede(&self, port: &SmolStr, turn: &Turn) -> Latest {
+        let entry = (turn.host.clone(), turn.give_up.clone());
+        let earlier = self.lock().latest.insert(port.clone(), entry);
+        if let Some((host, give_up)) = earlier
+            && host != turn.host
+        {
+            give_up.cancel();
+        }
+        Latest {
+            running: self.clone(),
+            port: port.clone(),
+            host: turn.host.clone(),
+        }
+    }
+}
+
+/// An ADD's entry in [`Requests::latest`], which it takes back unless it is another's by then.
+struct Latest {
+    running: Running,
+    port: SmolStr,
+    host: SmolStr,
+}
+
+impl Drop for Latest {
+    fn drop(&mut self) {
+        let mut requests = self.running.lock();
+        if requests
+            .latest
+            .get(&self.port)
+            .is_some_and(|(host, _)| *host == self.host)
+        {
+            requests.latest.remove(&self.port);
+        }
+    }
+}
 
 #[derive(Debug, Clone)]
 struct Slot {
@@ -72,15 +134,11 @@ struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut slots = self
-            .running
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(slot) = slots.get_mut(&self.host) {
+        let mut requests = self.running.lock();
+        if let Some(slot) = requests.slots.get_mut(&self.host) {
             slot.users -= 1;
             if slot.users == 0 {
-                slots.remove(&self.host);
+                requests.slots.remove(&self.host);
             }
         }
     }
@@ -90,12 +148,8 @@ impl Cni {
     /// Waits for the interface to be free. `interrupt`: whoever works on it now is told to give up.
     async fn turn(&self, host: &SmolStr, interrupt: bool) -> Turn {
         let slot = {
-            let mut slots = self
-                .running
-                .0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            let slot = slots.entry(host.clone()).or_insert_with(|| Slot {
+            let mut requests = self.running.lock();
+            let slot = requests.slots.entry(host.clone()).or_insert_with(|| Slot {
                 turn: Arc::default(),
                 give_up: CancellationToken::new(),
                 users: 0,
@@ -229,7 +283,7 @@ where
     response
 }
 
-async fn add(State(cni): State<Cni>, Json(request): Json<Request>) -> axum::response::Response {
+async fn add(State(cni): State<Cni>, Json(request): Json<AddRequest>) -> axum::response::Response {
     let work = {
         let cni = cni.clone();
         async move { cni.add(&request).await.map(Json) }

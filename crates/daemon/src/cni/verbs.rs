@@ -1,9 +1,12 @@
 //! ADD, DEL, CHECK and GC themselves.
 
+use std::collections::BTreeSet;
+
 use api::cni::{CheckRequest, GcRequest, Request, Response, code};
 use api::view::PodKey;
 use http::StatusCode;
 use net::Cidr;
+use node::addr::IfAddr;
 use node::linux::{self, NetNs, Socket};
 use node::pod::{ExtraRoute, Identity, PodNic, veth_names};
 use smol_str::SmolStr;
@@ -11,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{Cni, Failed};
+use super::{AddRequest, Cni, Failed};
 use crate::cluster::PodEvent;
 use crate::owner::{Ask, Plug, PodQuery, PodReady};
 
@@ -20,6 +23,14 @@ struct Target {
     pod: PodKey,
     query: PodQuery,
     host: SmolStr,
+    /// The logical port, `iface-id` in OVS.
+    port: SmolStr,
+}
+
+/// Is it about an interface that we make, on the default network? Networks beside it, and plugins that ask for addresses
+/// alone, have nothing of ours.
+fn ours(cni_type: &str, provider: &str) -> bool {
+    matches!(cni_type, "" | api::cni::PLUGIN) && matches!(provider, "" | api::keys::PROVIDER)
 }
 
 fn target(request: &Request) -> Result<Target, Failed> {
@@ -33,10 +44,10 @@ fn target(request: &Request) -> Result<Target, Failed> {
     need("pod_name", &request.pod_name)?;
     need("pod_namespace", &request.pod_namespace)?;
     need("container_id", &request.container_id)?;
-    if !matches!(request.provider.as_str(), "" | api::keys::PROVIDER) {
+    if !ours(&request.cni_type, &request.provider) {
         return Err(Failed::never(format!(
-            "network provider {:?} is not supported: this daemon attaches pods to the default network \"ovn\" only",
-            request.provider
+            "network provider {:?} for plugin {:?} is not supported: this daemon attaches pods to the default network \"ovn\" only, by plugin \"kube-ovn\"",
+            request.provider, request.cni_type
         ))
         .at("provider"));
     }
@@ -51,10 +62,12 @@ fn target(request: &Request) -> Result<Target, Failed> {
     Ok(Target {
         query: PodQuery {
             key: pod.clone(),
+            uid: SmolStr::default(),
             provider: request.provider.clone(),
             default_route: ifname == "eth0",
         },
         host: veth_names(&request.container_id, ifname).0,
+        port: node::ovs::iface_id(&pod.name, &pod.namespace, &request.provider),
         pod,
     })
 }
@@ -90,14 +103,17 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// A wait that a DEL may end. The steps between are never cut short: what they began could not be taken back.
+/// A wait that a later request on the same pod may end. The steps between are never cut short: what they began could not be taken back.
 async fn unless<T>(
     give_up: &CancellationToken,
     wait: impl Future<Output = Result<T, Failed>>,
 ) -> Result<T, Failed> {
     tokio::select! {
+        biased;
+        () = give_up.cancelled() => {
+            Err(Failed::later("given up for a later request on the same pod").at("cancelled"))
+        }
         result = wait => result,
-        () = give_up.cancelled() => Err(Failed::later("the pod is being removed").at("cancelled")),
     }
 }
 
@@ -111,10 +127,13 @@ fn open_netns(path: &str) -> Result<NetNs, Failed> {
 }
 
 impl Cni {
-    pub(super) async fn add(&self, request: &Request) -> Result<Response, Failed> {
+    pub(super) async fn add(&self, request: &AddRequest) -> Result<Response, Failed> {
         let start = Instant::now();
-        let target = target(request)?;
+        let mut target = target(&request.request)?;
+        target.query.uid.clone_from(&request.pod_uid);
+        let request = &request.request;
         let turn = self.turn(&target.host, false).await;
+        let _latest = self.running.supersede(&target.port, &turn);
         let result = self.attach(request, &target, &turn.give_up).await;
         match result {
             Ok((ready, response)) => {
@@ -186,11 +205,7 @@ impl Cni {
 
         let plug = Plug {
             name: nic.host.clone(),
-            iface_id: node::ovs::iface_id(
-                &target.pod.name,
-                &target.pod.namespace,
-                &request.provider,
-            ),
+            iface_id: target.port.clone(),
             pod: target.pod.clone(),
             netns: request.net_ns.clone(),
             ip: ready.network.ip_text.clone(),
@@ -293,6 +308,9 @@ impl Cni {
         if request.container_id.is_empty() {
             return Err(Failed::never("the request has no container_id"));
         }
+        if !ours(&request.cni_type, &request.provider) {
+            return Ok(());
+        }
         let host = veth_names(&request.container_id, if_name(request)).0;
         let _turn = self.turn(&host, true).await;
         let whole = self.detach(&host).await;
@@ -308,6 +326,7 @@ impl Cni {
     }
 
     pub(super) async fn check(&self, request: &CheckRequest) -> Result<(), Failed> {
+        let told = request;
         let request = &request.request;
         let target = target(request)?;
         let _turn = self.turn(&target.host, false).await;
@@ -328,14 +347,16 @@ impl Cni {
             ready.mtu,
             ready.tx_checksum_off,
         );
+        if let Some(difference) = differs_from_told(&nic, told) {
+            return Err(wrong(difference));
+        }
         let port = self
             .ask(|reply| Ask::Interface(nic.host.clone(), reply))
             .await?;
-        let iface_id =
-            node::ovs::iface_id(&target.pod.name, &target.pod.namespace, &request.provider);
+        let iface_id = &target.port;
         match port {
             None => return Err(wrong(format!("Open vSwitch has no port {}", nic.host))),
-            Some(i) if i.iface_id() != Some(&iface_id) => {
+            Some(i) if i.iface_id() != Some(iface_id) => {
                 return Err(wrong(format!("port {} is not {iface_id}", nic.host)));
             }
             Some(i) if !i.ovn_installed() => {
@@ -351,8 +372,12 @@ impl Cni {
         .await
     }
 
-    /// Detaches every interface of ours that the runtime does not name.
+    /// Detaches every interface of ours that the runtime does not name. The runtime speaks of one network only: the list
+    /// of another says nothing about ours.
     pub(super) async fn gc(&self, request: &GcRequest) -> Result<(), Failed> {
+        if !ours(&request.cni_type, &request.provider) {
+            return Ok(());
+        }
         let valid: Vec<SmolStr> = request
             .valid_attachments
             .iter()
@@ -366,7 +391,12 @@ impl Cni {
             })
             .collect();
         let busy = self.busy.names();
-        for host in self.ask(Ask::PodInterfaces).await? {
+        let mut hosts: BTreeSet<SmolStr> =
+            self.ask(Ask::PodInterfaces).await?.into_iter().collect();
+        // Also those that never got as far as OVS.
+        let devices = blocking(|| Ok(linux::pod_devices(&mut host_socket()?)?)).await?;
+        hosts.extend(devices.into_iter().map(|(host, _)| host));
+        for host in hosts {
             if valid.contains(&host) || busy.contains(&host) {
                 continue;
             }
@@ -376,6 +406,25 @@ impl Cni {
         }
         Ok(())
     }
+}
+
+/// CNI CHECK is about the result that the runtime was given: has it been overtaken by what the pod is to have now?
+fn differs_from_told(nic: &PodNic, told: &CheckRequest) -> Option<String> {
+    let name = &nic.ifname;
+    let planned = |text: &&String| {
+        text.parse::<IfAddr>()
+            .is_ok_and(|address| nic.addresses.contains(&address))
+    };
+    if let Some(address) = told.addresses.iter().find(|text| !planned(text)) {
+        return Some(format!(
+            "{name} was given the address {address}, which is not the pod's (any more)"
+        ));
+    }
+    let mac = &told.mac_address;
+    if !mac.is_empty() && mac.parse() != Ok(nic.mac) {
+        return Some(format!("{name} was given the MAC {mac}, not {}", nic.mac));
+    }
+    None
 }
 
 fn response(ready: &PodReady, nic: &PodNic) -> Response {

@@ -67,13 +67,30 @@ impl Owner {
                 None => format!("the API server has no pod {} on this node", query.key),
             });
         };
+        // The object of a static pod is a mirror with a uid of its own; its Node owns it.
+        let mirror = pod.owner.as_ref().is_some_and(|o| o.kind == "Node");
+        if !query.uid.is_empty() && query.uid != pod.uid && !mirror {
+            return Err(format!(
+                "the API server's pod {} is another of that name (uid {}, not {})",
+                query.key, pod.uid, query.uid
+            ));
+        }
         if pod.deletion.is_some() {
             return Err(format!("pod {} is being deleted", query.key));
         }
         let network =
             PodNetwork::from_annotations(&pod.annotations, &query.provider, query.default_route)
                 .map_err(|e| e.to_string())?;
-        let of_subnet = self.subnets.get(&network.subnet).and_then(|s| s.mtu);
+        // The watch of Subnets may be behind the one of pods; a pod without its subnet's MTU would stay so.
+        let of_subnet = match self.subnets.get(&network.subnet) {
+            None if !network.subnet.is_empty() => {
+                return Err(format!(
+                    "the API server has no accepted Subnet {}",
+                    network.subnet
+                ));
+            }
+            subnet => subnet.and_then(|s| s.mtu),
+        };
         let Some(mtu) = of_subnet.or(self.compiled.pod_mtu) else {
             return Err(self
                 .compiled

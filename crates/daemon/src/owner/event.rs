@@ -1,6 +1,8 @@
 //! What reaches the owner, and what leaves it for others to read.
 
 use api::view::{NodeView, PodKey, PodView};
+use net::Cidr;
+use node::linux::Noticed;
 use node::ovs::Interface;
 use node::plan::SubnetFacts;
 use node::pod::PodNetwork;
@@ -24,10 +26,11 @@ pub enum Event {
     Pods(Watch<PodView>),
     Nodes(Watch<NodeView>),
     Subnets(Watch<SubnetFacts>),
+    ServiceCidrs(Watch<(SmolStr, Vec<Cidr>)>),
     /// Trouble with a watch, or `None` = it works again.
     Api(&'static str, Option<String>),
     Kernel(Report),
-    KernelChanged,
+    KernelChanged(Noticed),
     /// Whether every gateway of the join subnet answers; `Err` names one that does not.
     Gateway(Result<(), String>),
     Ask(Ask),
@@ -53,6 +56,8 @@ pub struct PodReady {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodQuery {
     pub key: PodKey,
+    /// Which pod of that name the runtime means; empty = it did not say.
+    pub uid: SmolStr,
     pub provider: String,
     pub default_route: bool,
 }

@@ -12,7 +12,9 @@
 //! Nothing here waits: whatever takes time is spawned or sent to a thread and comes back as an event.
 
 mod asks;
+mod changes;
 mod event;
+mod ready;
 mod sweep;
 
 pub use event::{Ask, Event, Plug, PodQuery, PodReady, Readiness, Watch};
@@ -24,13 +26,13 @@ use std::sync::mpsc as blocking;
 use std::time::Duration;
 
 use api::view::{NodeView, PodKey, PodView};
-use net::DualStack;
-use node::ovs::{OvsView, Touched};
+use net::{Cidr, DualStack};
+use node::ovs::OvsView;
 use node::plan::{
-    Compiled, INTEGRATION_BRIDGE, JOIN_INTERFACE, LinkState, NodeConfig, NodeInputs, NodePlan,
-    SubnetFacts, TunnelChoice, TunnelError, choose_tunnel, compile,
+    Compiled, JOIN_INTERFACE, LinkState, NodeConfig, NodeInputs, NodePlan, SubnetFacts,
+    TunnelChoice, TunnelError, choose_tunnel, compile,
 };
-use ovsdb::client::{Events as OvsEvents, Handle, ReplicaEvent};
+use ovsdb::client::{Events as OvsEvents, Handle};
 use smol_str::SmolStr;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
@@ -40,7 +42,7 @@ use tracing::{info, warn};
 use crate::cluster::{Condition, NodeWriter};
 use crate::conflist::Conflist;
 use crate::gateway::Gateways;
-use crate::kernel::{Job, Report};
+use crate::kernel::Job;
 use crate::leftovers;
 use crate::views::node_facts;
 
@@ -48,6 +50,10 @@ use crate::views::node_facts;
 const WRITE_PATIENCE: Duration = Duration::from_secs(10);
 /// Between looks at what others may have spoiled without the kernel telling.
 const AUDIT: Duration = Duration::from_secs(30);
+/// At least between two such looks when rules of the host change: kube-proxy may change its own all the time.
+const RULES_CALM: Duration = Duration::from_secs(5);
+/// The kernel thread's work takes milliseconds, programs that it starts included.
+const STUCK: Duration = Duration::from_secs(30);
 /// Between looks at the CNI configuration list, once pods can be attached.
 const CONFLIST: Duration = Duration::from_secs(10);
 /// Between searches for leftovers when nothing hints at any.
@@ -65,6 +71,8 @@ pub struct Parts {
     pub writer: NodeWriter,
     pub readiness: watch::Sender<Readiness>,
     pub busy: leftovers::Busy,
+    /// For [`leftovers::judge`].
+    pub patience: Duration,
 }
 
 /// The state; see the module's diagram for who sends what.
@@ -79,6 +87,8 @@ pub struct Owner {
     /// Written by the watch of Subnets.
     subnets: BTreeMap<SmolStr, SubnetFacts>,
     subnets_listed: bool,
+    /// Written by the watch of ServiceCIDRs, where there are such.
+    service_cidrs: BTreeMap<SmolStr, Vec<Cidr>>,
     /// Watches in trouble, by kind.
     api: BTreeMap<&'static str, String>,
     /// Written by the OVSDB session.
@@ -94,11 +104,13 @@ pub struct Owner {
     operations: u64,
     /// The kernel thread has a job; after a failure it gets none before that time.
     kernel_busy: bool,
+    kernel_since: Instant,
     kernel_retry: Instant,
     /// Something that the plan depends on has changed.
     stale: bool,
     /// Look at the kernel although the plan is the same.
     look: bool,
+    audited: Instant,
     audit_due: Instant,
     /// The plan's OVSDB transaction is under way; after a failure none is sent before that time.
     ovs_busy: bool,
@@ -135,6 +147,7 @@ impl Owner {
             pods_listed: false,
             subnets: BTreeMap::new(),
             subnets_listed: false,
+            service_cidrs: BTreeMap::new(),
             api: BTreeMap::new(),
             ovs: OvsView::default(),
             ovs_problem: Some("not connected yet".into()),
@@ -144,9 +157,11 @@ impl Owner {
             kernel_error: None,
             operations: 0,
             kernel_busy: false,
+            kernel_since: now,
             kernel_retry: now,
             stale: true,
             look: true,
+            audited: now,
             audit_due: now + AUDIT,
             ovs_busy: false,
             ovs_error: None,
@@ -216,10 +231,8 @@ impl Owner {
                 };
             }
             Event::Kernel(report) => self.kernel(report),
-            Event::KernelChanged => {
-                self.look = true;
-                self.sweep_soon(Duration::from_secs(1));
-            }
+            Event::ServiceCidrs(change) => self.service_cidrs_changed(change),
+            Event::KernelChanged(noticed) => self.kernel_changed(noticed),
             Event::Gateway(result) => self.gateway = Some(result),
             Event::Ask(ask) => self.ask(ask),
             Event::Committed(result) => {
@@ -241,106 +254,6 @@ impl Owner {
             Event::Found(found) => self.found(&found),
             Event::LeftoversRemoved => self.sweeping = false,
         }
-    }
-
-    /// Nodes change often (their kubelets report); the plan is made again only when it may differ.
-    fn nodes_changed(&mut self, change: Watch<NodeView>) {
-        let own = self.parts.node_name.clone();
-        match change {
-            Watch::Apply(node) if node.name == own => self.set_node(Some(node)),
-            Watch::Apply(node) => {
-                let ips = node.internal_ips;
-                self.stale |= self.other_nodes.insert(node.name, ips) != Some(ips);
-            }
-            Watch::Delete(_, name) if name == own => self.set_node(None),
-            Watch::Delete(_, name) => self.stale |= self.other_nodes.remove(&name).is_some(),
-            Watch::Replace(list) => {
-                let (mine, others) = list.into_iter().partition::<Vec<_>, _>(|n| n.name == own);
-                self.other_nodes = others
-                    .into_iter()
-                    .map(|n| (n.name, n.internal_ips))
-                    .collect();
-                self.set_node(mine.into_iter().next());
-                self.stale = true;
-            }
-        }
-    }
-
-    fn set_node(&mut self, node: Option<NodeView>) {
-        self.stale |= node.as_ref().map(node_facts) != self.node.as_ref().map(node_facts);
-        self.node = node;
-    }
-
-    fn subnets_changed(&mut self, change: Watch<SubnetFacts>) {
-        self.stale = true;
-        match change {
-            Watch::Apply(subnet) => {
-                self.subnets.insert(subnet.name.clone(), subnet);
-            }
-            Watch::Delete(_, name) => {
-                self.subnets.remove(&name);
-            }
-            Watch::Replace(list) => {
-                self.subnets = list.into_iter().map(|s| (s.name.clone(), s)).collect();
-                self.subnets_listed = true;
-            }
-        }
-    }
-
-    fn pods_changed(&mut self, change: Watch<PodView>) {
-        match change {
-            Watch::Apply(pod) => {
-                self.pods.insert(pod.key.clone(), pod);
-            }
-            Watch::Delete(namespace, name) => {
-                self.pods.remove(&PodKey::new(namespace, name));
-                // The kubelet's DEL usually comes first; this is for the one that never does.
-                self.sweep_soon(Duration::from_secs(2));
-            }
-            Watch::Replace(list) => {
-                self.pods = list.into_iter().map(|p| (p.key.clone(), p)).collect();
-                self.pods_listed = true;
-            }
-        }
-    }
-
-    fn replica(&mut self, event: ReplicaEvent) {
-        match event {
-            ReplicaEvent::Update(deltas) => {
-                let before = self.datapath_known();
-                for delta in deltas {
-                    let touched = self
-                        .ovs
-                        .apply(&delta.table, delta.uuid, delta.new.as_deref());
-                    if let Touched::Interface(name) = touched {
-                        self.look |= name == JOIN_INTERFACE;
-                        if delta.new.is_none() {
-                            self.sweep_soon(Duration::from_secs(1));
-                        }
-                    }
-                }
-                self.stale |= self.datapath_known() != before;
-            }
-            ReplicaEvent::Synced => self.ovs_problem = None,
-            ReplicaEvent::Disconnected(reason) => self.ovs_problem = Some(reason.clone()),
-            _ => {}
-        }
-    }
-
-    fn kernel(&mut self, report: Report) {
-        self.kernel_busy = false;
-        self.operations += report.done;
-        if !report.links.is_empty() && self.links != report.links {
-            self.links = report.links;
-            self.stale = true;
-        }
-        if report.error.is_none() {
-            self.reached = Some(report.plan);
-        } else {
-            self.look = true;
-            self.kernel_retry = Instant::now() + Duration::from_secs(1);
-        }
-        self.kernel_error = report.error;
     }
 
     /// Everything that follows from the state; called after each event, cheap when nothing follows.
@@ -400,9 +313,16 @@ impl Owner {
                 .values()
                 .flat_map(|ips| ips.iter().copied().collect::<Vec<_>>())
                 .collect(),
+            service_cidrs: &self.service_cidrs.values().flatten().copied().collect(),
             subnets: &self.subnets,
             subnets_listed: self.subnets_listed,
             tunnel: tunnel.as_ref().map_err(|e: &TunnelError| e),
+            last_mtu: self.compiled.pod_mtu,
+            local: &self
+                .links
+                .values()
+                .flat_map(|link| link.addresses.iter().map(|a| a.ip))
+                .collect(),
             datapath_type_set: self.datapath_known(),
         };
         let mut compiled = compile(&inputs);
@@ -426,6 +346,7 @@ impl Owner {
             return;
         }
         if audit {
+            self.audited = now;
             self.audit_due = now + AUDIT;
         }
         self.look = false;
@@ -434,6 +355,7 @@ impl Owner {
             audit,
         };
         self.kernel_busy = self.parts.jobs.send(job).is_ok();
+        self.kernel_since = now;
     }
 
     fn drive_ovs(&mut self, now: Instant) {
@@ -550,51 +472,5 @@ impl Owner {
             Ok(false) => {}
             Err(error) => warn!("writing {}: {error}", conflist.path().display()),
         });
-    }
-
-    /// What keeps pods from being attached.
-    fn unready(&self) -> Vec<String> {
-        let mut waiting = Vec::new();
-        if let Some(problem) = &self.ovs_problem {
-            waiting.push(format!("Open vSwitch's database: {problem}"));
-        } else if self.ovs.external_ids().is_none() {
-            waiting.push("Open vSwitch's database to be initialised (ovs-vsctl init)".into());
-        } else if !self.ovs.has_integration_bridge() {
-            waiting.push(format!(
-                "bridge {INTEGRATION_BRIDGE} (made by ovn-controller)"
-            ));
-        }
-        for (kind, problem) in &self.api {
-            waiting.push(format!("the API server ({kind}): {problem}"));
-        }
-        if self.node.is_none() && !self.api.contains_key("nodes") {
-            waiting.push(format!("Node {}", self.parts.node_name));
-        }
-        if !self.pods_listed && !self.api.contains_key("pods") {
-            waiting.push("the list of this node's pods from the API server".into());
-        }
-        if self.node.is_some() {
-            waiting.extend(self.compiled.waiting.iter().map(|w| w.0.clone()));
-        }
-        if self.compiled.plan.join_port.is_some() {
-            waiting.extend(self.join_problem());
-        }
-        if let Some(error) = self.kernel_error.as_ref().or(self.ovs_error.as_ref()) {
-            waiting.push(error.clone());
-        }
-        waiting
-    }
-
-    /// What keeps the node from being complete.
-    fn waiting(&self) -> Vec<String> {
-        let mut waiting = self.unready();
-        if waiting.is_empty() {
-            match &self.gateway {
-                Some(Err(problem)) => waiting.push(problem.clone()),
-                None => waiting.push("an answer of the join subnet's gateway".into()),
-                Some(Ok(())) => {}
-            }
-        }
-        waiting
     }
 }

@@ -94,13 +94,14 @@ impl Owner {
             if !known {
                 orphans.insert(suspect.name.clone(), since);
             }
-            if let Some(why) = leftovers::judge(suspect, known, now.duration_since(since)) {
+            let outlasted = now.duration_since(since) >= self.parts.patience;
+            if let Some(why) = leftovers::judge(suspect, known, outlasted) {
                 info!("removing {} of pod {pod}: {why}", suspect.name);
                 remove.insert(suspect.name.clone());
             }
         }
         if orphans.keys().any(|name| !remove.contains(name)) {
-            self.sweep_soon(leftovers::PATIENCE / 4);
+            self.sweep_soon(self.parts.patience / 4);
         }
         self.orphans = orphans;
         remove
@@ -121,8 +122,8 @@ impl Owner {
             let pod = PodKey::new(identity.namespace.clone(), identity.name.clone());
             let known = self.pods.contains_key(&pod);
             let age = now.duration_since(since);
-            if !known && age >= leftovers::PATIENCE {
-                info!("removing {name} of pod {pod}: the pod has been gone for a minute");
+            if !known && age >= self.parts.patience {
+                info!("removing {name} of pod {pod}: the pod has been gone for a while");
                 remove.insert(name.clone());
             }
             if !known || age < leftovers::SETTLED {

@@ -3,18 +3,21 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use api::cni::PATH_ADD;
 use api::view::{NodeView, NodeWire, PodView, PodWire};
-use node::linux::NetNs;
+use node::linux::{self, NetNs, Socket};
+use node::plan::{GatewayType, SubnetFacts};
+use node::pod::{Identity, PodNetwork, PodNic};
 use ovsdb::client::{Client, ClientConfig, Remote, TableSelection};
 use serde_json::{Value, json};
 use smol_str::SmolStr;
 use tempfile::TempDir;
 use testkit::ovn::{Schema, Server};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
+use tokio::net::{TcpListener, UnixStream};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
@@ -105,6 +108,17 @@ pub(super) struct Daemon {
 
 impl Daemon {
     pub(super) fn start(ovs: &Ovs, wait: Duration) -> Self {
+        // No API server: nothing is written to the Node, and events on pods go nowhere.
+        let (_, client) = watch::channel(None);
+        Self::start_with(ovs, wait, leftovers::PATIENCE, client)
+    }
+
+    pub(super) fn start_with(
+        ovs: &Ovs,
+        wait: Duration,
+        patience: Duration,
+        client: cluster::ClientSlot,
+    ) -> Self {
         let dir = tempfile::tempdir_in("/tmp").unwrap();
         let (events, inbox) = mpsc::channel(64);
         let (readiness_in, readiness) = watch::channel(Readiness::default());
@@ -121,8 +135,6 @@ impl Daemon {
             })
             .collect::<BTreeMap<_, _>>();
         let (handle, ovs_events) = Client::connect(config).unwrap();
-        // No API server: nothing is written to the Node, and events on pods go nowhere.
-        let (_, client) = watch::channel(None);
         let stop = CancellationToken::new();
         let busy = leftovers::Busy::default();
         let owner = Owner::new(Parts {
@@ -136,6 +148,7 @@ impl Daemon {
             writer: cluster::NodeWriter::new(client.clone(), "n1".into()),
             readiness: readiness_in,
             busy: busy.clone(),
+            patience,
         });
         kernel::spawn_monitor(events.clone()).unwrap();
         tokio::spawn(owner.run(inbox, ovs_events, stop.clone()));
@@ -169,10 +182,25 @@ impl Daemon {
         sh(
             "ip link add eth0 type veth peer name eth0-far; ip link set eth0 up; ip addr add 192.168.1.41/24 dev eth0",
         );
-        self.send(Event::KernelChanged).await;
         self.send(Event::Nodes(Watch::Replace(vec![node_view()])))
             .await;
-        self.send(Event::Subnets(Watch::Replace(Vec::new()))).await;
+        self.subnets().await;
+    }
+
+    pub(super) async fn subnets(&self) {
+        self.send(Event::Subnets(Watch::Replace(vec![subnet_facts(None)])))
+            .await;
+    }
+
+    /// ADD, and OVN's part in it.
+    pub(super) async fn attach(&self, ovs: &Ovs, sandbox: &Sandbox) -> Value {
+        let install = async {
+            ovs.wait_for_port(&sandbox.host()).await;
+            ovs.install(&sandbox.host());
+        };
+        let ((status, answer), ()) = tokio::join!(self.call(PATH_ADD, sandbox.request()), install);
+        assert_eq!(status, 200, "{answer}");
+        answer
     }
 
     pub(super) async fn pods(&self, pods: &[PodView]) {
@@ -222,6 +250,74 @@ pub(super) fn node_view() -> NodeView {
     }))
     .unwrap();
     NodeView::from(&wire)
+}
+
+/// The node after the controller gave it its join address.
+pub(super) fn joined_node_view() -> NodeView {
+    let mut node = node_view();
+    for (key, value) in [
+        ("ip_address", "100.64.0.2"),
+        ("cidr", "100.64.0.0/16"),
+        ("gateway", "100.64.0.1"),
+        ("mac_address", "0a:58:64:40:00:02"),
+        ("port_name", "node-n1"),
+    ] {
+        node.annotations
+            .insert(format!("ovn.kubernetes.io/{key}").into(), value.into());
+    }
+    node
+}
+
+pub(super) fn subnet_facts(mtu: Option<u32>) -> SubnetFacts {
+    SubnetFacts {
+        name: "ovn-default".into(),
+        vpc: "ovn-cluster".into(),
+        cidrs: vec!["10.16.0.0/16".parse().unwrap()],
+        vlan: false,
+        logical_gateway: false,
+        u2o_interconnection: false,
+        nat_outgoing: true,
+        gateway_type: GatewayType::Distributed,
+        egress_ips: Vec::new(),
+        mtu,
+    }
+}
+
+/// An API server that takes every patch of the Node and remembers it.
+pub(super) struct ApiServer {
+    patches: Arc<Mutex<Vec<(String, Value)>>>,
+    pub(super) client: cluster::ClientSlot,
+    _slot: watch::Sender<Option<kube::Client>>,
+}
+
+impl ApiServer {
+    pub(super) async fn start() -> Self {
+        sh("ip link set lo up");
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}", listener.local_addr().unwrap());
+        let patches = Arc::new(Mutex::new(Vec::new()));
+        let taken = Arc::clone(&patches);
+        let router = axum::Router::new().fallback(move |uri: http::Uri, body: String| {
+            let patch = serde_json::from_str(&body).unwrap_or_default();
+            taken.lock().unwrap().push((uri.path().to_owned(), patch));
+            let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}});
+            std::future::ready(axum::Json(node))
+        });
+        tokio::spawn(async { axum::serve(listener, router).await });
+        let config = kube::Config::new(uri.parse().unwrap());
+        let (slot, client) = watch::channel(Some(kube::Client::try_from(config).unwrap()));
+        Self {
+            patches,
+            client,
+            _slot: slot,
+        }
+    }
+
+    /// How many patches of that resource there were.
+    pub(super) fn patched(&self, path: &str) -> usize {
+        let patches = self.patches.lock().unwrap();
+        patches.iter().filter(|(p, _)| p == path).count()
+    }
 }
 
 pub(super) fn pod_view(name: &str, last: u8, allocated: bool) -> PodView {
@@ -276,6 +372,21 @@ impl Sandbox {
             "cni_type": "kube-ovn", "pod_name": self.pod, "pod_namespace": "ns", "container_id": self.id,
             "net_ns": self.path(), "if_name": "eth0", "provider": "ovn"
         })
+    }
+
+    /// As far as an ADD gets before it touches OVS.
+    pub(super) fn make_device(&self) {
+        let network =
+            PodNetwork::from_annotations(&pod_view(self.pod, 99, true).annotations, "ovn", true)
+                .unwrap();
+        let identity = Identity {
+            namespace: "ns".into(),
+            name: self.pod.into(),
+            netns: self.path(),
+            ip: network.ip_text.clone(),
+        };
+        let nic = PodNic::new(&self.id, "eth0", &network, &[], true, 1400, false);
+        linux::attach(&mut Socket::open().unwrap(), &self.netns, &nic, &identity).unwrap();
     }
 
     pub(super) fn inside(&self, command: &str) -> String {

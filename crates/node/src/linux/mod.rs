@@ -21,7 +21,7 @@ pub use announce::announce;
 pub use apply::apply;
 pub use ethtool::tx_checksum_off;
 pub use firewall::keep_accepted;
-pub use netlink::{Monitor, NetlinkError, Socket};
+pub use netlink::{Monitor, NetlinkError, Noticed, Socket};
 pub use netns::NetNs;
 pub use nft::Firewall;
 pub use observe::{links, observe};

@@ -1,13 +1,16 @@
 //! A synchronous rtnetlink socket.
 
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsFd;
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_sys::{Socket as RawSocket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_NETFILTER, NETLINK_ROUTE};
+use netlink_sys::{Socket as RawSocket, SocketAddr};
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Multicast groups of rtnetlink(7), as bits of `nl_groups`.
 const RTMGRP_LINK: u32 = 0x1;
@@ -15,6 +18,8 @@ const RTMGRP_IPV4_IFADDR: u32 = 0x10;
 const RTMGRP_IPV4_ROUTE: u32 = 0x40;
 const RTMGRP_IPV6_IFADDR: u32 = 0x100;
 const RTMGRP_IPV6_ROUTE: u32 = 0x400;
+/// `NFNLGRP_NFTABLES` (7) of linux/netfilter/nfnetlink.h, as a bit as well.
+const NFNLGRP_NFTABLES: u32 = 0x40;
 
 #[derive(Debug, thiserror::Error)]
 pub enum NetlinkError {
@@ -167,39 +172,73 @@ impl Socket {
     }
 }
 
-/// Tells when links, addresses or routes of the namespace change. What changed is not looked at: whoever waits for it
-/// observes afresh, so a lost notification can only delay.
+/// Tells when links, addresses or routes of the namespace change, or rules of its nftables (those of iptables-nft
+/// are among them; the legacy tables tell nobody). What changed is not looked at: whoever waits for it observes afresh, so a
+/// lost notification can only delay.
 #[derive(Debug)]
 pub struct Monitor {
-    socket: RawSocket,
+    route: RawSocket,
+    rules: RawSocket,
+}
+
+/// What changed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Noticed {
+    /// Links, addresses, routes.
+    pub links: bool,
+    /// nftables.
+    pub rules: bool,
 }
 
 impl Monitor {
     pub fn open() -> Result<Self, NetlinkError> {
-        let mut socket = RawSocket::new(NETLINK_ROUTE).map_err(NetlinkError::Socket)?;
+        let open = |protocol, groups| {
+            let mut socket = RawSocket::new(protocol)?;
+            socket.set_non_blocking(true)?;
+            socket.bind(&SocketAddr::new(0, groups))?;
+            Ok(socket)
+        };
         let groups = RTMGRP_LINK
             | RTMGRP_IPV4_IFADDR
             | RTMGRP_IPV6_IFADDR
             | RTMGRP_IPV4_ROUTE
             | RTMGRP_IPV6_ROUTE;
-        socket
-            .bind(&SocketAddr::new(0, groups))
-            .map_err(NetlinkError::Socket)?;
-        Ok(Self { socket })
+        Ok(Self {
+            route: open(NETLINK_ROUTE, groups).map_err(NetlinkError::Socket)?,
+            rules: open(NETLINK_NETFILTER, NFNLGRP_NFTABLES).map_err(NetlinkError::Socket)?,
+        })
     }
 
-    /// Blocks until something changed. An overrun of the socket's buffer counts as a change.
-    pub fn wait(&self) -> Result<(), NetlinkError> {
-        match self.socket.recv_from_full() {
-            Ok(_) => Ok(()),
-            Err(e) if e.raw_os_error() == Some(nix::libc::ENOBUFS) => Ok(()),
-            Err(e) => Err(NetlinkError::Socket(e)),
+    /// Blocks until something changed, and takes all that was said so far.
+    pub fn wait(&self) -> Result<Noticed, NetlinkError> {
+        loop {
+            let noticed = Noticed {
+                links: drain(&self.route)?,
+                rules: drain(&self.rules)?,
+            };
+            if noticed != Noticed::default() {
+                return Ok(noticed);
+            }
+            let mut fds = [&self.route, &self.rules]
+                .map(|socket| PollFd::new(socket.as_fd(), PollFlags::POLLIN));
+            match poll(&mut fds, PollTimeout::NONE) {
+                Ok(_) | Err(Errno::EINTR) => {}
+                Err(errno) => return Err(NetlinkError::Socket(errno.into())),
+            }
         }
     }
 }
 
-impl AsRawFd for Monitor {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
+/// Reads what is there; says whether there was anything. An overrun of the socket's buffer counts.
+fn drain(socket: &RawSocket) -> Result<bool, NetlinkError> {
+    let mut any = false;
+    loop {
+        match socket.recv_from_full() {
+            Ok(_) => any = true,
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(any),
+            Err(e) if e.raw_os_error() == Some(nix::libc::ENOBUFS) => any = true,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(NetlinkError::Socket(e)),
+        }
     }
 }

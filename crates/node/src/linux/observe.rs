@@ -20,16 +20,14 @@ pub fn links(socket: &mut Socket) -> Result<BTreeMap<SmolStr, LinkState>, Netlin
     Ok(found
         .into_iter()
         .map(|link| {
+            let own = || addresses.iter().filter(|a| a.link == link.id);
             let state = LinkState {
                 mac: link.mac,
                 mtu: link.mtu,
                 tx_queue_len: link.tx_queue_len,
                 up: link.up,
-                addresses: addresses
-                    .iter()
-                    .filter(|(id, _)| *id == link.id)
-                    .map(|(_, address)| *address)
-                    .collect(),
+                addresses: own().map(|a| a.address).collect(),
+                passing: own().filter(|a| a.passing).map(|a| a.address.ip).collect(),
             };
             (link.name, state)
         })

@@ -13,7 +13,7 @@ use smol_str::SmolStr;
 
 use super::announce::announce;
 use super::netlink::{NetlinkError, Socket};
-use super::route::LinkChange;
+use super::route::{LinkChange, LinkId};
 use super::{During, KernelError, NetNs, ethtool, sysctl};
 use crate::addr::IfAddr;
 use crate::pod::{Identity, PodNic};
@@ -130,7 +130,8 @@ fn set_up_inside(nic: &PodNic) -> Result<(), KernelError> {
     let existing = pod
         .addresses(Some(link.id))
         .during(|| what("reading addresses"))?;
-    for (_, address) in existing {
+    for found in existing {
+        let address = found.address;
         if !nic.addresses.contains(&address) && !address.is_link_local() {
             pod.del_address(link.id, address)
                 .during(|| what("removing a stale address"))?;
@@ -190,15 +191,18 @@ pub fn check(host: &mut Socket, netns: &NetNs, nic: &PodNic) -> Result<(), Kerne
     if !end.up {
         return Err(KernelError::Mismatch(format!("{} is down", nic.host)));
     }
-    netns.run(|| check_inside(nic)).during(what)?
+    netns.run(|| check_inside(nic, end.id)).during(what)?
 }
 
-fn check_inside(nic: &PodNic) -> Result<(), KernelError> {
+fn check_inside(nic: &PodNic, host_end: LinkId) -> Result<(), KernelError> {
     let what = || format!("checking {} in the pod", nic.ifname);
     let differs = |text: String| Err(KernelError::Mismatch(text));
     let name = &nic.ifname;
     let mut pod = Socket::open().during(what)?;
     let link = pod.link(name).during(what)?.ok_or_else(|| missing(name))?;
+    if link.peer != Some(host_end) {
+        return differs(format!("{name} is not the other end of {}", nic.host));
+    }
     if !link.up || !link.carrier {
         return differs(format!("{name} is down"));
     }
@@ -209,7 +213,7 @@ fn check_inside(nic: &PodNic) -> Result<(), KernelError> {
         .addresses(Some(link.id))
         .during(what)?
         .into_iter()
-        .map(|(_, address)| address)
+        .map(|found| found.address)
         .collect();
     if let Some(address) = nic.addresses.iter().find(|a| !addresses.contains(a)) {
         return differs(format!("{name} does not have the address {address}"));

@@ -32,7 +32,18 @@ pub(crate) struct Link {
     pub up: bool,
     /// `IFF_LOWER_UP`: the other end is up as well.
     pub carrier: bool,
+    /// Of a veth: the index of the other end, in the namespace where that is.
+    pub peer: Option<LinkId>,
     pub alias: String,
+}
+
+/// An address as the kernel reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct FoundAddress {
+    pub link: LinkId,
+    pub address: IfAddr,
+    /// Secondary, temporary or deprecated.
+    pub passing: bool,
 }
 
 /// What to change on a link; `None` = leave.
@@ -69,6 +80,7 @@ fn read_link(message: &LinkMessage) -> Link {
         tx_queue_len: 0,
         up: message.header.flags.contains(LinkFlags::Up),
         carrier: message.header.flags.contains(LinkFlags::LowerUp),
+        peer: None,
         alias: String::new(),
     };
     for attribute in &message.attributes {
@@ -79,6 +91,7 @@ fn read_link(message: &LinkMessage) -> Link {
             }
             LinkAttribute::Mtu(mtu) => link.mtu = *mtu,
             LinkAttribute::TxQueueLen(len) => link.tx_queue_len = *len,
+            LinkAttribute::Link(id) => link.peer = Some(*id),
             LinkAttribute::IfAlias(alias) => link.alias.clone_from(alias),
             _ => {}
         }
@@ -185,7 +198,7 @@ impl Socket {
     pub(crate) fn addresses(
         &mut self,
         link: Option<LinkId>,
-    ) -> Result<Vec<(LinkId, IfAddr)>, NetlinkError> {
+    ) -> Result<Vec<FoundAddress>, NetlinkError> {
         let mut request = AddressMessage::default();
         request.header.index = link.unwrap_or(0);
         let answers = self.dump(&RouteNetlinkMessage::GetAddress(request))?;
@@ -207,13 +220,19 @@ impl Socket {
                 })
             };
             if let Some(ip) = find(true).or_else(|| find(false)) {
-                out.push((
-                    message.header.index,
-                    IfAddr {
+                // One bit means secondary for IPv4 and temporary for IPv6.
+                let not_by_choice = AddressFlags::Secondary | AddressFlags::Deprecated;
+                let passing = message.attributes.iter().any(
+                    |a| matches!(a, AddressAttribute::Flags(f) if f.intersects(not_by_choice)),
+                );
+                out.push(FoundAddress {
+                    link: message.header.index,
+                    address: IfAddr {
                         ip,
                         prefix_len: message.header.prefix_len,
                     },
-                ));
+                    passing,
+                });
             }
         }
         Ok(out)

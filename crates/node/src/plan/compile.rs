@@ -23,7 +23,7 @@ pub struct NodeConfig {
     pub iface: Option<SmolStr>,
     pub dpdk_tunnel_iface: SmolStr,
     pub host_tunnel_src: bool,
-    /// `--service-cluster-ip-range` and Ready ServiceCIDR objects.
+    /// `--service-cluster-ip-range`.
     pub service_cidrs: Vec<Cidr>,
     /// Environment `POD_IP`: the node's address as Kubernetes gave it to a host-network pod.
     pub pod_ip: Option<IpAddr>,
@@ -53,10 +53,17 @@ pub struct NodeInputs<'a> {
     pub node: &'a NodeFacts,
     /// InternalIPs of all other nodes.
     pub other_nodes: &'a BTreeSet<IpAddr>,
+    /// CIDRs of the ServiceCIDR objects, which may be more than the command line says.
+    pub service_cidrs: &'a BTreeSet<Cidr>,
     pub subnets: &'a BTreeMap<SmolStr, SubnetFacts>,
     /// False until the Subnet watch has listed once: no route and no rule is removed before.
     pub subnets_listed: bool,
     pub tunnel: Result<&'a TunnelNic, &'a TunnelError>,
+    /// MTU of pods when there last was a tunnel interface. A node that is being renumbered has none for a while, and
+    /// keeps its join port over that.
+    pub last_mtu: Option<u32>,
+    /// Addresses that the node's links hold at this moment.
+    pub local: &'a BTreeSet<IpAddr>,
     /// `external_ids:ovn-bridge-datapath-type` is set already (by the OVS start script).
     pub datapath_type_set: bool,
 }
@@ -114,7 +121,10 @@ fn tunnel(inputs: &NodeInputs<'_>, out: &mut Compiled) {
             set("ovn-encap-ip-default", ip);
             out.pod_mtu = Some(pod_mtu(inputs.config, nic));
         }
-        Err(error) => out.waiting.push(Waiting(error.to_string())),
+        Err(error) => {
+            out.pod_mtu = inputs.last_mtu;
+            out.waiting.push(Waiting(error.to_string()));
+        }
     }
 }
 
@@ -178,7 +188,12 @@ fn routes(inputs: &NodeInputs<'_>, plan: &NodePlan) -> Option<BTreeSet<Route>> {
                 destination: *cidr,
                 gateway: Some(gateway),
                 device: JOIN_INTERFACE.into(),
-                source: node_ips.get(family).copied(),
+                // The kernel refuses a source that it does not hold, and drops routes whose source goes: while the
+                // Node object and the interfaces do not agree, pods are reached from the join address.
+                source: node_ips
+                    .get(family)
+                    .copied()
+                    .filter(|ip| inputs.local.contains(ip)),
             });
         }
     }
@@ -197,7 +212,13 @@ fn u2o(subnet: &SubnetFacts, default_vpc: &str) -> bool {
 fn nft_inputs(inputs: &NodeInputs<'_>) -> NftInputs {
     let mut nft = NftInputs {
         node_ips: inputs.node.internal_ips,
-        services: inputs.config.service_cidrs.iter().copied().collect(),
+        services: inputs
+            .config
+            .service_cidrs
+            .iter()
+            .chain(inputs.service_cidrs)
+            .copied()
+            .collect(),
         other_nodes: inputs.other_nodes.clone(),
         ..NftInputs::default()
     };
@@ -251,6 +272,8 @@ fn sysctls(inputs: &NodeInputs<'_>, plan: &mut NodePlan) {
         // `all` and the interface's own value, so both must be 0 (upstream does the same).
         set("net/ipv4/conf/all/rp_filter", "0");
         set("net/ipv4/conf/ovn0/rp_filter", "0");
+        // Another join address comes before the old one goes; without this the kernel would take both away.
+        set("net/ipv4/conf/ovn0/promote_secondaries", "1");
     }
     if families.contains(&Family::V6) {
         set("net/ipv6/conf/all/forwarding", "1");

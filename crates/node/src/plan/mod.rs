@@ -120,6 +120,9 @@ pub struct LinkState {
     pub tx_queue_len: u32,
     pub up: bool,
     pub addresses: BTreeSet<IfAddr>,
+    /// Those of `addresses` that the host itself would not use by choice: secondary ones (a virtual address that
+    /// moves between hosts), temporary and deprecated ones (RFC 8981).
+    pub passing: BTreeSet<IpAddr>,
 }
 
 /// A route that was found, with what tells ours from the kernel's.

@@ -69,17 +69,24 @@ pub struct TunnelNic {
 /// How the tunnel interface is to be found, in the order of precedence of upstream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TunnelChoice {
-    /// Exact name, or a comma list of patterns.
-    Named { pattern: SmolStr, because: String },
+    /// Exact name, or a comma list of patterns. Of its addresses those in `prefer` (the Node's InternalIPs) come first:
+    /// the tunnel's address then does not move when the interface gets one more.
+    Named {
+        pattern: SmolStr,
+        because: String,
+        prefer: Vec<IpAddr>,
+    },
     /// Whoever holds one of these addresses (the Node's InternalIPs, IPv4 first).
     HolderOf(Vec<IpAddr>),
 }
 
 impl TunnelChoice {
     pub fn of(node: &NodeFacts, config: &NodeConfig) -> Self {
+        let own: Vec<IpAddr> = node.internal_ips.iter().copied().collect();
         let named = |pattern: &SmolStr, because: String| Self::Named {
             pattern: pattern.clone(),
             because,
+            prefer: own.clone(),
         };
         if node.userspace_datapath {
             return named(
@@ -96,9 +103,13 @@ impl TunnelChoice {
         if let Some(pattern) = &config.iface {
             return named(pattern, "--iface".into());
         }
-        let mut ips: Vec<IpAddr> = config.pod_ip.into_iter().collect();
-        ips.extend(node.internal_ips.iter().copied());
-        Self::HolderOf(ips)
+        // POD_IP is as old as this process. It says which family comes first, but not against the Node object, which
+        // follows when the node gets another address.
+        let pod_ip = config
+            .pod_ip
+            .filter(|ip| own.is_empty() || own.contains(ip));
+        let others = own.iter().copied().filter(|ip| Some(*ip) != pod_ip);
+        Self::HolderOf(pod_ip.into_iter().chain(others).collect())
     }
 }
 
@@ -112,7 +123,9 @@ pub enum TunnelError {
 impl fmt::Display for TunnelError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NoInterface(TunnelChoice::Named { pattern, because }) => {
+            Self::NoInterface(TunnelChoice::Named {
+                pattern, because, ..
+            }) => {
                 write!(
                     f,
                     "a network interface {pattern:?} for the tunnels ({because})"
@@ -146,14 +159,23 @@ pub fn choose_tunnel(
         !a.is_link_local() && !a.ip.is_loopback() && (host_tunnel_src || !a.is_host_length())
     };
     match choice {
-        TunnelChoice::Named { pattern, .. } => {
+        TunnelChoice::Named {
+            pattern, prefer, ..
+        } => {
             let (name, link) = links
                 .get_key_value(pattern.as_str())
                 .or_else(|| links.iter().find(|(name, _)| matches_any(pattern, name)))
                 .ok_or_else(|| TunnelError::NoInterface(choice.clone()))?;
+            let preferred = prefer
+                .iter()
+                .find_map(|ip| link.addresses.iter().find(|a| a.ip == *ip && usable(a)));
             // IPv4 sorts before IPv6, which is the preference as well.
-            let address = link.addresses.iter().find(usable);
-            match address {
+            let lasting = || {
+                let lasts = |a: &&IfAddr| usable(a) && !link.passing.contains(&a.ip);
+                link.addresses.iter().find(lasts)
+            };
+            let any = || link.addresses.iter().find(usable);
+            match preferred.or_else(lasting).or_else(any) {
                 Some(address) => Ok(TunnelNic {
                     name: name.clone(),
                     ip: address.ip,
@@ -245,6 +267,8 @@ pub fn pod_mtu(config: &NodeConfig, tunnel: &TunnelNic) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use net::DualStack;
+    use std::collections::BTreeSet;
 
     #[test]
     fn patterns() {
@@ -255,6 +279,73 @@ mod tests {
         assert!(matches_any("^en.*1$", "enp0s1"));
         assert!(!matches_any("^en.*1$", "enp0s2"));
         assert!(!matches_any("", "eth0"));
+    }
+
+    #[test]
+    fn a_named_interface_keeps_its_tunnel_address() {
+        let ips = |list: &[&str]| list.iter().map(|ip| ip.parse().unwrap()).collect();
+        let mut eth0 = LinkState {
+            mac: None,
+            mtu: 1500,
+            tx_queue_len: 1000,
+            up: true,
+            addresses: ["192.168.1.41/24".parse().unwrap()].into(),
+            passing: BTreeSet::new(),
+        };
+        let chosen = |link: &LinkState, prefer: &[&str]| {
+            let choice = TunnelChoice::Named {
+                pattern: "eth0".into(),
+                because: String::new(),
+                prefer: ips(prefer),
+            };
+            let links = [("eth0".into(), link.clone())].into();
+            choose_tunnel(&choice, &links, false)
+                .unwrap()
+                .ip
+                .to_string()
+        };
+        assert_eq!(chosen(&eth0, &[]), "192.168.1.41");
+        // Others that sort before it come: one that the Node does not name, one that is here for a while.
+        eth0.addresses.insert("10.0.0.5/24".parse().unwrap());
+        assert_eq!(chosen(&eth0, &["192.168.1.41"]), "192.168.1.41");
+        eth0.passing.insert("10.0.0.5".parse().unwrap());
+        assert_eq!(chosen(&eth0, &[]), "192.168.1.41");
+        // The Node's own address is gone from the interface.
+        eth0.addresses.pop_last();
+        assert_eq!(chosen(&eth0, &["192.168.1.41"]), "10.0.0.5");
+    }
+
+    #[test]
+    fn the_node_object_outlives_pod_ip() {
+        let v4: IpAddr = "192.168.1.41".parse().unwrap();
+        let v6: IpAddr = "fd00::41".parse().unwrap();
+        let old: IpAddr = "192.168.1.7".parse().unwrap();
+        let choice = |pod_ip, node: &[IpAddr]| {
+            let config = NodeConfig {
+                pod_ip: Some(pod_ip),
+                ..NodeConfig::default()
+            };
+            let node = NodeFacts {
+                name: "n1".into(),
+                internal_ips: DualStack::from_values(node.iter().copied()).unwrap(),
+                userspace_datapath: false,
+                tunnel_interface: None,
+                join: Err(String::new()),
+            };
+            TunnelChoice::of(&node, &config)
+        };
+        let holder = |ips: &[IpAddr]| TunnelChoice::HolderOf(ips.to_vec());
+        assert_eq!(
+            choice(v6, &[v4, v6]),
+            holder(&[v6, v4]),
+            "it says which family"
+        );
+        assert_eq!(choice(old, &[v4]), holder(&[v4]), "the node was renumbered");
+        assert_eq!(
+            choice(old, &[]),
+            holder(&[old]),
+            "the Node has no address yet"
+        );
     }
 
     #[test]

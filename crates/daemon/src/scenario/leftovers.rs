@@ -1,0 +1,134 @@
+//! What pods leave behind that went without a DEL, and ports that went without their pods.
+
+use std::time::Duration;
+
+use api::cni::{PATH_CHECK, PATH_DEL};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::harness::{
+    Daemon, Ovs, PATIENCE, Sandbox, device, node_view, pod_view, scenario, sh, until,
+};
+use crate::leftovers;
+use crate::owner::{Event, Watch};
+
+#[test]
+fn a_restarted_daemon_touches_nothing_that_runs_and_removes_what_went() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.node().await;
+        let pods = [
+            pod_view("runs", 11, true),
+            pod_view("went", 12, true),
+            pod_view("restarted", 13, true),
+        ];
+        daemon.pods(&pods).await;
+        let runs = Sandbox::new("runs", "aaaa");
+        let went = Sandbox::new("went", "bbbb");
+        let restarted = Sandbox::new("restarted", "cccc");
+        for sandbox in [&runs, &went, &restarted] {
+            daemon.attach(&ovs, sandbox).await;
+        }
+        drop(daemon);
+        let foreign = "--no-wait add-port br-int foreign";
+        ovs.ctl(foreign);
+        let before = ovs.ctl(&format!("get Interface {} _uuid", runs.host()));
+        // Index, MAC, state: another device would have others.
+        let link = || sh(&format!("ip -o link show {}", runs.host()));
+        let link_before = link();
+        // While it is away: one pod goes, one sandbox is lost (its pod stays).
+        let (went_host, restarted_host) = (went.host(), restarted.host());
+        drop((went, restarted));
+        until("the kernel to drop the devices", || {
+            !device(&went_host) && !device(&restarted_host)
+        })
+        .await;
+
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon
+            .send(Event::Nodes(Watch::Replace(vec![node_view()])))
+            .await;
+        daemon.subnets().await;
+        sleep(Duration::from_millis(300)).await;
+        assert_eq!(
+            ovs.ports().len(),
+            4,
+            "nothing goes before the pods are known"
+        );
+        daemon
+            .pods(&[pod_view("runs", 11, true), pod_view("restarted", 13, true)])
+            .await;
+        until("the leftovers to go", || ovs.ports().len() == 2).await;
+        sleep(Duration::from_millis(200)).await;
+        let mut left = ovs.ports();
+        left.sort();
+        assert_eq!(left, [runs.host(), "foreign".to_owned()]);
+        assert_eq!(
+            ovs.ctl(&format!("get Interface {} _uuid", runs.host())),
+            before
+        );
+        assert_eq!(link(), link_before);
+        assert_eq!(daemon.call(PATH_CHECK, runs.request()).await.0, 204);
+    });
+}
+
+#[test]
+fn ports_that_ovs_lost_are_put_back() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.node().await;
+        daemon
+            .pods(&[pod_view("a", 11, true), pod_view("b", 12, true)])
+            .await;
+        let (a, b) = (Sandbox::new("a", "aaaa"), Sandbox::new("b", "bbbb"));
+        for sandbox in [&a, &b] {
+            daemon.attach(&ovs, sandbox).await;
+        }
+        // The whole database is made anew.
+        ovs.ctl("--no-wait del-br br-int");
+        ovs.ctl("--no-wait add-br br-int");
+        until("both ports", || ovs.ports().len() == 2).await;
+        for sandbox in [&a, &b] {
+            let ids = ovs.ctl(&format!("get Interface {} external_ids", sandbox.host()));
+            assert!(
+                ids.contains(&format!("iface-id={}.ns", sandbox.pod)),
+                "{ids}"
+            );
+            assert!(ids.contains(&sandbox.path()), "{ids}");
+            assert_eq!(daemon.call(PATH_DEL, sandbox.request()).await.0, 204);
+        }
+        sleep(leftovers::SETTLED * 2).await;
+        assert!(ovs.ports().is_empty(), "what was detached stays so");
+    });
+}
+
+#[test]
+fn what_a_killed_daemon_left_half_made_goes_with_its_pod() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let (_, client) = watch::channel(None);
+        let patience = Duration::from_secs(1);
+        let daemon = Daemon::start_with(&ovs, PATIENCE, patience, client);
+        daemon.node().await;
+        let kept = pod_view("kept", 11, true);
+        let kept_sandbox = Sandbox::new("kept", "aaaa");
+        let forced = pod_view("forced", 12, true);
+        let forced_sandbox = Sandbox::new("forced", "bbbb");
+        daemon.pods(&[kept.clone(), forced]).await;
+        daemon.attach(&ovs, &kept_sandbox).await;
+        daemon.attach(&ovs, &forced_sandbox).await;
+        // A device of a pod that the API server does not know (any more), with a sandbox that nobody has removed.
+        let half = Sandbox::new("gone", "cccc");
+        half.make_device();
+        // A pod that was deleted by force while the kubelet is not there to end it: another node may have its name.
+        daemon.pods(&[kept]).await;
+        until("both to go", || {
+            !device(&half.host()) && !device(&forced_sandbox.host())
+        })
+        .await;
+        assert_eq!(ovs.ports(), [kept_sandbox.host()]);
+        assert!(device(&kept_sandbox.host()));
+    });
+}

@@ -1,0 +1,373 @@
+//! Pods are attached, checked and detached.
+
+use std::time::Duration;
+
+use api::cni::{PATH_ADD, PATH_CHECK, PATH_DEL, PATH_GC, PATH_STATUS};
+use api::view::Owner;
+use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
+
+use super::harness::{
+    Daemon, Ovs, PATIENCE, Sandbox, device, pod_view, scenario, subnet_facts, until,
+};
+use crate::owner::{Event, Watch};
+
+#[test]
+fn add_waits_for_annotations_then_for_ovn_then_brings_the_link_up() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.node().await;
+        daemon.pods(&[pod_view("a", 11, false)]).await;
+        let sandbox = Sandbox::new("a", "aaaa");
+        let host = sandbox.host();
+        let steps = async {
+            sleep(Duration::from_millis(200)).await;
+            assert!(ovs.ports().is_empty(), "nothing before the annotations");
+            daemon
+                .send(Event::Pods(Watch::Apply(pod_view("a", 11, true))))
+                .await;
+            ovs.wait_for_port(&host).await;
+            sleep(Duration::from_millis(200)).await;
+            assert!(
+                sandbox
+                    .inside("ip -o link show eth0")
+                    .contains("state DOWN"),
+                "no link before OVN has the flows in place"
+            );
+            ovs.install(&host);
+        };
+        let ((status, answer), ()) = tokio::join!(daemon.call(PATH_ADD, sandbox.request()), steps);
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(
+            answer,
+            json!({
+                "ips": [{"protocol": "IPv4", "ip": "10.16.0.11", "cidr": "10.16.0.0/16", "gateway": "10.16.0.1"}],
+                "mac_address": "0a:00:00:10:00:0b", "routes": [{"gw": "10.16.0.1"}],
+                "mtu": 1400, "nicname": "eth0", "dns": {}
+            })
+        );
+        assert!(
+            sandbox
+                .inside("ip -o addr show eth0")
+                .contains("10.16.0.11/16")
+        );
+        // What upstream's tools read.
+        for (key, value) in [
+            ("iface-id", "a.ns"),
+            ("vendor", "kube-ovn"),
+            ("pod_name", "a"),
+            ("pod_namespace", "ns"),
+            ("pod_netns", sandbox.path().as_str()),
+            ("ip", "10.16.0.11"),
+        ] {
+            let have = ovs.ctl(&format!("get Interface {host} external_ids:{key}"));
+            assert_eq!(have.trim_matches('"'), value, "{key}");
+        }
+        assert_eq!(daemon.call(PATH_CHECK, sandbox.request()).await.0, 204);
+        // What the runtime was told is what it asks about.
+        let told = |addresses: &[&str], mac: &str| {
+            let mut request = sandbox.request();
+            request["addresses"] = json!(addresses);
+            request["mac_address"] = json!(mac);
+            request
+        };
+        let right = told(&["10.16.0.11/16"], "0a:00:00:10:00:0b");
+        assert_eq!(daemon.call(PATH_CHECK, right).await.0, 204);
+        for (wrong, says) in [
+            (told(&["10.16.0.12/16"], ""), "10.16.0.12/16"),
+            (told(&["10.16.0.11/24"], ""), "10.16.0.11/24"),
+            (
+                told(&["10.16.0.11/16"], "0a:00:00:10:00:0c"),
+                "0a:00:00:10:00:0c",
+            ),
+        ] {
+            let (status, answer) = daemon.call(PATH_CHECK, wrong).await;
+            assert_eq!((status, &answer["code"]), (500, &json!(100)), "{answer}");
+            assert!(answer["error"].as_str().unwrap().contains(says), "{answer}");
+        }
+        // Once more for the same sandbox: the runtime had not got the answer.
+        let before = ovs.ctl(&format!("get Interface {host} _uuid"));
+        let install = async {
+            until("another port", || {
+                ovs.ports().contains(&host)
+                    && ovs.ctl(&format!("get Interface {host} _uuid")) != before
+            })
+            .await;
+            ovs.install(&host);
+        };
+        let (again, ()) = tokio::join!(daemon.call(PATH_ADD, sandbox.request()), install);
+        assert_eq!(again.0, 200, "{again:?}");
+        assert_eq!(daemon.call(PATH_CHECK, sandbox.request()).await.0, 204);
+
+        sandbox.inside("ip link set eth0 down");
+        let (status, answer) = daemon.call(PATH_CHECK, sandbox.request()).await;
+        assert_eq!((status, &answer["error"]), (500, &json!("eth0 is down")));
+
+        for _ in 0..2 {
+            assert_eq!(daemon.call(PATH_DEL, sandbox.request()).await.0, 204);
+            assert!(ovs.ports().is_empty() && !device(&host));
+        }
+    });
+}
+
+#[test]
+fn add_that_waits_in_vain_says_for_what_and_leaves_nothing() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, Duration::from_secs(1));
+        daemon.node().await;
+        let (a, b) = (Sandbox::new("a", "aaaa"), Sandbox::new("b", "bbbb"));
+        daemon
+            .pods(&[pod_view("a", 11, false), pod_view("b", 12, true)])
+            .await;
+        let ((sa, ea), (sb, eb), (sc, ec)) = tokio::join!(
+            daemon.call(PATH_ADD, a.request()),
+            daemon.call(PATH_ADD, b.request()),
+            daemon.call(PATH_ADD, Sandbox::new("c", "cccc").request()),
+        );
+        assert_eq!((sa, sb, sc), (503, 503, 503), "retryable");
+        let text = |v: &Value| v["error"].as_str().unwrap().to_owned();
+        assert!(
+            text(&ea).contains("annotation ovn.kubernetes.io/allocated"),
+            "{ea}"
+        );
+        assert!(
+            text(&eb).contains("ovs-vswitchd has not taken the port"),
+            "{eb}"
+        );
+        assert!(text(&ec).contains("no pod ns/c on this node"), "{ec}");
+        assert!(ovs.ports().is_empty(), "{:?}", ovs.ports());
+        assert!(!device(&a.host()) && !device(&b.host()));
+    });
+}
+
+#[test]
+fn del_ends_an_add_that_waits() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.node().await;
+        daemon.pods(&[pod_view("a", 11, true)]).await;
+        let a = Sandbox::new("a", "aaaa");
+        let start = Instant::now();
+        let del = async {
+            ovs.wait_for_port(&a.host()).await;
+            // As a runtime that has lost all but the id sends it.
+            daemon
+                .call(PATH_DEL, json!({"container_id": a.id, "if_name": "eth0"}))
+                .await
+        };
+        let (add, del) = tokio::join!(daemon.call(PATH_ADD, a.request()), del);
+        assert_eq!((add.0, del.0), (503, 204), "{add:?}");
+        assert!(start.elapsed() < PATIENCE / 2);
+        assert!(ovs.ports().is_empty() && !device(&a.host()));
+    });
+}
+
+#[test]
+fn a_new_sandbox_takes_the_place_of_the_old_one() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.node().await;
+        daemon.pods(&[pod_view("a", 11, true)]).await;
+        let (first, second) = (Sandbox::new("a", "aaaa"), Sandbox::new("a", "bbbb"));
+        for sandbox in [&first, &second] {
+            daemon.attach(&ovs, sandbox).await;
+        }
+        // Two ports with one iface-id would make OVN flap.
+        assert_eq!(ovs.ports(), [second.host()]);
+        // The late DEL of the first does not hurt the second.
+        assert_eq!(daemon.call(PATH_DEL, first.request()).await.0, 204);
+        assert_eq!(ovs.ports(), [second.host()]);
+        assert_eq!(daemon.call(PATH_CHECK, second.request()).await.0, 204);
+    });
+}
+
+#[test]
+fn the_latest_sandbox_of_a_pod_gets_its_port() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.node().await;
+        daemon.pods(&[pod_view("a", 11, false)]).await;
+        let (first, second) = (Sandbox::new("a", "aaaa"), Sandbox::new("a", "bbbb"));
+        // The runtime was restarted and has forgotten the first, which waits for an address.
+        let later = async {
+            sleep(Duration::from_millis(200)).await;
+            let address = async {
+                sleep(Duration::from_millis(200)).await;
+                let pod = pod_view("a", 11, true);
+                daemon.send(Event::Pods(Watch::Apply(pod))).await;
+            };
+            tokio::join!(daemon.attach(&ovs, &second), address)
+        };
+        let (earlier, _) = tokio::join!(daemon.call(PATH_ADD, first.request()), later);
+        assert_eq!(earlier.0, 503, "{earlier:?}");
+        assert_eq!(ovs.ports(), [second.host()]);
+        assert!(!device(&first.host()));
+        assert_eq!(daemon.call(PATH_CHECK, second.request()).await.0, 204);
+        // And one that waits for OVN.
+        let third = Sandbox::new("a", "cccc");
+        let fourth = Sandbox::new("a", "dddd");
+        let later = async {
+            ovs.wait_for_port(&third.host()).await;
+            daemon.attach(&ovs, &fourth).await
+        };
+        let (earlier, _) = tokio::join!(daemon.call(PATH_ADD, third.request()), later);
+        assert_eq!(earlier.0, 503, "{earlier:?}");
+        assert_eq!(ovs.ports(), [fourth.host()]);
+    });
+}
+
+#[test]
+fn a_pod_does_not_get_the_address_of_one_that_had_its_name() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.node().await;
+        // The watch is behind: it still has the pod that was deleted.
+        let mut old = pod_view("a", 11, true);
+        old.uid = "uid-old".into();
+        daemon.pods(&[old]).await;
+        let sandbox = Sandbox::new("a", "aaaa");
+        let mut request = sandbox.request();
+        request["pod_uid"] = json!("uid-a");
+        let host = sandbox.host();
+        let steps = async {
+            sleep(Duration::from_millis(300)).await;
+            assert!(ovs.ports().is_empty() && !device(&host));
+            let new = pod_view("a", 12, true);
+            daemon.send(Event::Pods(Watch::Apply(new))).await;
+            ovs.wait_for_port(&host).await;
+            ovs.install(&host);
+        };
+        let ((status, answer), ()) = tokio::join!(daemon.call(PATH_ADD, request), steps);
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(answer["ips"][0]["ip"], "10.16.0.12");
+    });
+}
+
+#[test]
+fn the_mirror_of_a_static_pod_has_another_uid() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.node().await;
+        let mut mirror = pod_view("a", 11, true);
+        mirror.owner = Some(Owner {
+            kind: "Node".into(),
+            name: "n1".into(),
+            uid: "node-uid".into(),
+            controller: true,
+        });
+        daemon.pods(&[mirror]).await;
+        let sandbox = Sandbox::new("a", "aaaa");
+        let mut request = sandbox.request();
+        request["pod_uid"] = json!("hash-of-the-manifest");
+        let install = async {
+            ovs.wait_for_port(&sandbox.host()).await;
+            ovs.install(&sandbox.host());
+        };
+        let (add, ()) = tokio::join!(daemon.call(PATH_ADD, request), install);
+        assert_eq!(add.0, 200, "{add:?}");
+    });
+}
+
+#[test]
+fn a_pod_waits_for_its_subnets_mtu() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.node().await;
+        daemon
+            .send(Event::Subnets(Watch::Replace(Vec::new())))
+            .await;
+        daemon.pods(&[pod_view("a", 11, true)]).await;
+        let a = Sandbox::new("a", "aaaa");
+        let subnet = async {
+            sleep(Duration::from_millis(300)).await;
+            assert!(ovs.ports().is_empty(), "nothing before the Subnet");
+            let subnet = subnet_facts(Some(1300));
+            daemon.send(Event::Subnets(Watch::Apply(subnet))).await;
+        };
+        let (answer, ()) = tokio::join!(daemon.attach(&ovs, &a), subnet);
+        assert_eq!(answer["mtu"], 1300);
+        assert!(a.inside("ip -o link show eth0").contains("mtu 1300"));
+    });
+}
+
+#[test]
+fn a_pod_ends_while_ovs_is_down_and_its_port_goes_later() {
+    scenario(|| async {
+        let mut ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.node().await;
+        daemon.pods(&[pod_view("a", 11, true)]).await;
+        let a = Sandbox::new("a", "aaaa");
+        daemon.attach(&ovs, &a).await;
+        ovs.server.kill();
+        until("the daemon to notice", || {
+            daemon.waiting().iter().any(|w| w.contains("Open vSwitch"))
+        })
+        .await;
+        let (status, answer) = daemon.call(PATH_STATUS, json!({})).await;
+        assert_eq!((status, &answer["code"]), (503, &json!(50)), "{answer}");
+        assert_eq!(daemon.call(PATH_DEL, a.request()).await.0, 204);
+        assert!(!device(&a.host()));
+        ovs.server.restart();
+        until("the port to go", || ovs.ports().is_empty()).await;
+    });
+}
+
+#[test]
+fn gc_keeps_what_the_runtime_names() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.node().await;
+        daemon
+            .pods(&[pod_view("a", 11, true), pod_view("b", 12, true)])
+            .await;
+        let (a, b) = (Sandbox::new("a", "aaaa"), Sandbox::new("b", "bbbb"));
+        for sandbox in [&a, &b] {
+            daemon.attach(&ovs, sandbox).await;
+        }
+        let keep = json!({"valid_attachments": [{"container_id": a.id, "if_name": "eth0"}]});
+        // What is left of another network is for others to know.
+        for (key, value) in [("provider", "net1.ns.ovn"), ("cni_type", "macvlan")] {
+            let mut other = keep.clone();
+            other[key] = json!(value);
+            assert_eq!(daemon.call(PATH_GC, other).await.0, 204);
+            assert_eq!(ovs.ports().len(), 2);
+        }
+        // A daemon was killed in the middle of an ADD.
+        let half = Sandbox::new("b", "cccc");
+        half.make_device();
+        assert_eq!(daemon.call(PATH_GC, keep).await.0, 204);
+        assert_eq!(ovs.ports(), [a.host()]);
+        assert!(device(&a.host()) && !device(&b.host()) && !device(&half.host()));
+    });
+}
+
+#[test]
+fn requests_that_can_never_work_are_told_apart() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        let a = Sandbox::new("a", "aaaa");
+        for (key, value, says) in [
+            ("pod_name", "", "pod_name"),
+            ("provider", "net1.ns.ovn", "net1.ns.ovn"),
+            ("cni_type", "macvlan", "macvlan"),
+            ("if_name", "much-too-long-a-name", "much-too-long-a-name"),
+        ] {
+            let mut request = a.request();
+            request[key] = json!(value);
+            let (status, answer) = daemon.call(PATH_ADD, request).await;
+            assert_eq!(status, 400);
+            assert!(answer["error"].as_str().unwrap().contains(says), "{answer}");
+        }
+    });
+}
