@@ -14,6 +14,29 @@
 //!
 //! Printing is canonical (lower case, RFC 5952 for IPv6) and parses back to the same value. All types serialise as
 //! their text. A [`ParseError`] always quotes the text that is wrong.
+//!
+//! ```
+//! use net::{Cidr, DualStack, Family, IpRange, RangeSet, parse_ranges};
+//!
+//! # fn main() -> Result<(), net::ParseError> {
+//! // `spec.cidrBlock` of a dual-stack Subnet, in either order.
+//! let blocks: DualStack<Cidr> = "fd00:10:17::/112,10.17.0.0/24".parse()?;
+//! assert_eq!(blocks.to_string(), "10.17.0.0/24,fd00:10:17::/112");
+//!
+//! // What can be given out of one of them.
+//! let block = blocks.get(Family::V4).expect("an IPv4 block");
+//! let mut free = RangeSet::from_ranges(Family::V4, [block.usable()]);
+//! for excluded in parse_ranges("10.17.0.1..10.17.0.10,10.17.0.200")? {
+//!     free.remove(excluded);
+//! }
+//! assert_eq!(free.to_string(), "10.17.0.11-10.17.0.199,10.17.0.201-10.17.0.254");
+//! assert_eq!(free.count(), 243);
+//!
+//! let wrong = "10.17.0.9..10.17.0.1".parse::<IpRange>().unwrap_err();
+//! assert!(wrong.to_string().contains("10.17.0.9..10.17.0.1"));
+//! # Ok(())
+//! # }
+//! ```
 
 mod cidr;
 mod dual;

@@ -15,6 +15,48 @@
 //! * [`matching`]: expressions for ACLs, policies and QoS that cannot fail open.
 //!
 //! Pure: no sockets, no clock, no randomness.
+//!
+//! ```
+//! use ovn::{Database, Diff, Fragment, Identity, Options, nb};
+//!
+//! // All UUIDs derive from the cluster's.
+//! let cluster = uuid::Uuid::from_u128(0xc1);
+//! let mut diff = Diff::new(Database::Northbound, Identity::new(cluster));
+//!
+//! // What two units want. The rows know each other by name alone.
+//! let mut subnet = Fragment::new("Subnet/blue");
+//! subnet.rule("switch").row(nb::LogicalSwitch {
+//!     name: "blue".into(),
+//!     ..Default::default()
+//! });
+//! let mut pod = Fragment::new("Pod/default/web");
+//! pod.rule("port").child(
+//!     &nb::LogicalSwitch::named("blue"),
+//!     nb::LogicalSwitch::PORTS,
+//!     nb::LogicalSwitchPort {
+//!         name: "web.default".into(),
+//!         addresses: ovn::set(["0e:1f:00:53:aa:01 10.17.0.11"]),
+//!         ..Default::default()
+//!     },
+//! );
+//! diff.set("subnet/blue", subnet);
+//! diff.set("pod/default/web", pod);
+//!
+//! // What the database lacks, in the order in which it can be sent. What it answers comes back through `diff.apply`.
+//! let plan = diff.plan(&Options::default());
+//! assert_eq!(
+//!     plan.to_string(),
+//!     r#"transaction 1 of 1: 3 operations
+//!   + Logical_Switch blue: external_ids={kube-ovn.io/source: "Subnet/blue switch", vendor: "kube-ovn"} name="blue"
+//!   + Logical_Switch_Port web.default: addresses=["0e:1f:00:53:aa:01 10.17.0.11"] external_ids={kube-ovn.io/source: "Pod/default/web port", vendor: "kube-ovn"} name="web.default"
+//!   + Logical_Switch blue: ports web.default
+//! "#
+//! );
+//! for batch in &plan.batches {
+//!     // One transaction each: `batch.ops`; a refusal of one of them is the fault of `batch.units_of(index)`.
+//!     assert_eq!(batch.ops.len(), 3);
+//! }
+//! ```
 
 pub mod diff;
 mod fragment;

@@ -237,6 +237,7 @@ fn what_a_field_cannot_hold_is_no_match() {
         Field::Ip4Src.none_of([cidr("10.0.0.0/8"), cidr("fd00::/8")]),
         Field::Ip6Src.eq(cidr("10.0.0.0/8")),
         Field::Ip4Src.eq(mac),
+        Field::Ip6Src.eq(mac),
         Field::EthSrc.eq(v6),
         Code::IpDscp.eq(64u8),
         Code::IpTtl.one_of([1u32, 256]),

@@ -4,8 +4,9 @@
 
 mod support;
 
+use ovn::model::TableRow as _;
 use ovn::plan::Held;
-use ovn::{Fragment, Identity, Owner, nb};
+use ovn::{Fragment, Identity, Owner, Ref, nb};
 use ovsdb::wire::{Condition, Datum, Mutation, Operation, Row};
 use support::fixture::{Fixture, basics, port};
 use uuid::Uuid;
@@ -411,4 +412,105 @@ fn a_renamed_row_does_not_take_its_name_back_from_another() {
     fixture.flush();
     assert_eq!(fixture.uuid("Port_Group", "g"), group);
     assert!(fixture.diff.is_empty());
+}
+
+#[test]
+fn who_refers_to_a_row_is_right_when_the_row_gets_its_name() {
+    let mut fixture = Fixture::with_basics();
+    fixture.diff.set("pod", port("p", "s", "a"));
+    fixture.flush();
+    // DHCP options of the Go implementation, on our port, under another name.
+    let (options, port) = (Uuid::from_u128(7), fixture.uuid("Logical_Switch_Port", "p"));
+    let ids =
+        |switch: &str| Datum::map([("vendor", "kube-ovn"), ("ls", switch), ("protocol", "IPv4")]);
+    let row = |switch: &str| Row::from([("external_ids", ids(switch))]);
+    fixture.commit(&[
+        Operation::insert(
+            "DHCP_Options",
+            options,
+            row("old").with("cidr", "10.0.0.0/24"),
+        ),
+        Operation::update(
+            "Logical_Switch_Port",
+            Condition::row(port),
+            Row::new().with("dhcpv4_options", options),
+        ),
+    ]);
+    let mut f = support::fixture::port("p", "s", "a");
+    let (_, row_of_port) = &mut f.rows[0];
+    *row_of_port = nb::LogicalSwitchPort {
+        name: "p".into(),
+        addresses: ovn::set(["a"]),
+        dhcpv4_options: Some(Ref::new("s - IPv4")),
+        external_ids: ovn::map([
+            ("vendor", "kube-ovn"),
+            ("kube-ovn.io/source", "Pod/ns/p port"),
+        ]),
+        ..Default::default()
+    }
+    .into_row();
+    fixture.diff.set("pod", f);
+    assert!(!fixture.diff.is_clean(&"pod"));
+    fixture.commit(&[Operation::update(
+        "DHCP_Options",
+        Condition::row(options),
+        row("s"),
+    )]);
+    assert!(fixture.diff.is_clean(&"pod"), "{}", fixture.plan());
+    assert_eq!(fixture.diff.audit(), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_row_contains_is_named_after_it() {
+    let mut fixture = Fixture::new();
+    let (switch, acl) = (Uuid::from_u128(1), Uuid::from_u128(2));
+    let vendor = || Datum::map([("vendor", "kube-ovn")]);
+    let named = |name: &str| Row::from([("name", Datum::from(name))]);
+    fixture.commit(&[
+        Operation::insert(
+            "ACL",
+            acl,
+            Row::new()
+                .with("direction", "to-lport")
+                .with("priority", 7_i64)
+                .with("match", "ip")
+                .with("action", "drop")
+                .with("external_ids", vendor()),
+        ),
+        Operation::insert(
+            "Logical_Switch",
+            switch,
+            named("old")
+                .with("external_ids", vendor())
+                .with("acls", acl),
+        ),
+    ]);
+    let key = |fixture: &Fixture| {
+        let rows = fixture.diff.rows();
+        let (key, ..) = rows.iter().find(|(_, uuid, _)| *uuid == acl).unwrap();
+        key.to_string()
+    };
+    assert_eq!(key(&fixture), "ACL old to-lport 7 ip");
+    fixture.commit(&[Operation::update(
+        "Logical_Switch",
+        Condition::row(switch),
+        named("s"),
+    )]);
+    assert_eq!(key(&fixture), "ACL s to-lport 7 ip");
+    // Both are adopted, none is made twice.
+    let mut f = basics();
+    f.child(
+        &nb::LogicalSwitch::named("s"),
+        nb::LogicalSwitch::ACLS,
+        nb::Acl {
+            priority: 7,
+            r#match: "ip".into(),
+            ..Default::default()
+        },
+    );
+    fixture.diff.set("basics", f);
+    fixture.flush();
+    assert!(fixture.diff.is_empty());
+    let acls: Vec<_> = fixture.memory.rows("ACL").keys().copied().collect();
+    assert_eq!(acls, [acl]);
 }

@@ -1,6 +1,8 @@
 //! Probes, frames and nonsense.
 
-use ovsdb::client::ReplicaEvent;
+use std::time::{Duration, Instant};
+
+use ovsdb::client::{Backoff, ReplicaEvent};
 use serde_json::json;
 use tokio::io::AsyncWriteExt;
 
@@ -35,6 +37,53 @@ async fn answers_probes_in_every_state() {
     peer.send(json!({"id": "echo", "method": "echo", "params": []}))
         .await;
     assert_eq!(peer.receive().await.unwrap()["id"], "echo");
+}
+
+#[tokio::test]
+async fn a_silent_server_that_answers_probes_is_kept() {
+    let listener = Listener::new();
+    let mut config = listener.config();
+    config.inactivity = Duration::from_millis(400);
+    let mut f = Follower::start(config);
+    let mut peer = listener.accept().await;
+    peer.serve(ONE, json!({})).await;
+    f.until(|f| f.synced).await;
+    for _ in 0..3 {
+        let probe = peer.expect("echo").await;
+        peer.reply(&probe, json!([])).await;
+    }
+    assert!(f.handle.status().is_live());
+    // The next one gets no answer.
+    peer.expect("echo").await;
+    assert!(matches!(
+        f.next().await,
+        ReplicaEvent::Disconnected(why) if why.contains("no answer for")
+    ));
+}
+
+#[tokio::test]
+async fn a_connection_that_was_good_is_made_again_at_once() {
+    let listener = Listener::new();
+    let mut config = listener.config();
+    config.backoff = Backoff {
+        initial: Duration::from_secs(8),
+        max: Duration::from_secs(8),
+    };
+    let mut f = Follower::start(config);
+    let mut peer = listener.accept().await;
+    peer.serve(ONE, json!({})).await;
+    f.until(|f| f.synced).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
+    let lost = Instant::now();
+    drop(peer);
+    let mut peer = listener.accept().await;
+    assert!(lost.elapsed() < Duration::from_secs(5));
+    // One that is lost as soon as it stands is not a good one.
+    peer.serve(ONE, json!({})).await;
+    f.until(|f| f.connections == 2 && f.synced).await;
+    drop(peer);
+    let early = tokio::time::timeout(Duration::from_secs(1), listener.accept());
+    assert!(early.await.is_err());
 }
 
 #[tokio::test]

@@ -69,6 +69,14 @@ async fn trouble_in_the_cluster_leaves_the_outcome_open() {
         f.next().await,
         ReplicaEvent::Outcome { result: Err(TransactError::Unknown(why)), .. } if why.contains("lost leadership")
     ));
+    // The server gives up waiting for the commit: the database is closed or converted.
+    f.handle.submit(4, vec![switch("sw")]).await.unwrap();
+    let request = peer.expect("transact").await;
+    peer.refuse(&request, json!("canceled")).await;
+    assert!(matches!(
+        f.next().await,
+        ReplicaEvent::Outcome { token: 4, result: Err(TransactError::Unknown(why)) } if why == "canceled"
+    ));
     // Refused as a whole, for certain.
     f.handle.submit(2, vec![switch("sw")]).await.unwrap();
     let request = peer.expect("transact").await;
