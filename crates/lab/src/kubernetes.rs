@@ -244,6 +244,15 @@ disabled_plugins = ["io.containerd.snapshotter.v1.btrfs", "io.containerd.snapsho
 
 /// kubelet on a node; containerd may still be starting.
 pub fn kubelet(lab: &Lab, node: &Node) -> Result<()> {
+    let mut address = node.address().to_string();
+    if lab.spec.dual_stack {
+        address = format!("{address},{}", node.address6());
+    }
+    kubelet_at(lab, node, &address)
+}
+
+/// kubelet on a node that has these addresses (`--node-ip`).
+pub fn kubelet_at(lab: &Lab, node: &Node, addresses: &str) -> Result<()> {
     let group = lab.cgroup(node);
     cgroup::make(&group)?;
     let conf = lab.node_path(&node.name, "conf");
@@ -298,10 +307,6 @@ shutdownGracePeriod: 0s
             manifests = conf.join("manifests").display(),
         ),
     )?;
-    let mut address = node.address().to_string();
-    if lab.spec.dual_stack {
-        address = format!("{address},{}", node.address6());
-    }
     let program = lab.spec.kubernetes.join("kubelet").display().to_string();
     lab.ensure(
         &Launch::on(node, "kubelet", &program)
@@ -311,7 +316,7 @@ shutdownGracePeriod: 0s
                 lab.pki(&format!("{}.kubeconfig", node.name)).display()
             ))
             .arg(format!("--hostname-override={}", node.name))
-            .arg(format!("--node-ip={address}"))
+            .arg(format!("--node-ip={addresses}"))
             .arg("--v=2"),
     )?;
     Ok(())

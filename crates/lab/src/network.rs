@@ -7,6 +7,7 @@
 //! ```
 
 use std::fmt::Write as _;
+use std::net::{Ipv4Addr, Ipv6Addr};
 
 use anyhow::{Context as _, Result};
 
@@ -118,6 +119,49 @@ pub fn node(lab: &Lab, node: &Node) -> Result<bool> {
     )?;
     crate::holder::finished(lab, "node", Some(&node.name))?;
     Ok(true)
+}
+
+/// Addresses of a node, as its network has them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Addresses {
+    /// In the management network.
+    pub v4: Ipv4Addr,
+    /// In the second family of it, used by a lab of two families.
+    pub v6: Ipv6Addr,
+    /// Where its tunnels end.
+    pub tunnel: Ipv4Addr,
+}
+
+impl Addresses {
+    /// What a node has from the start.
+    pub fn of(node: &Node) -> Self {
+        Self {
+            v4: node.address(),
+            v6: node.address6(),
+            tunnel: node.tunnel(),
+        }
+    }
+}
+
+/// Give a node other addresses, as a machine gets them from DHCP in another lease. Whoever used the old ones loses them.
+pub fn renumber(lab: &Lab, node: &Node, from: Addresses, to: Addresses) -> Result<()> {
+    let mut batch = format!(
+        "addr del {}/24 dev eth0\naddr add {}/24 dev eth0\nroute replace default via {OUTSIDE}\n\
+         addr del {}/24 dev {bridge}\naddr add {}/24 dev {bridge}\n",
+        from.v4,
+        to.v4,
+        from.tunnel,
+        to.tunnel,
+        bridge = crate::ovn::TUNNEL_BRIDGE,
+    );
+    if lab.spec.dual_stack {
+        let _ = write!(
+            batch,
+            "addr del {}/64 dev eth0\naddr add {}/64 dev eth0 nodad\nroute replace default via {OUTSIDE6}\n",
+            from.v6, to.v6
+        );
+    }
+    ip(lab, Place::Node(&node.name), &batch)
 }
 
 /// A veth pair from a holder's namespace to a bridge of `fabric`.

@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use crate::lab::Lab;
 use crate::progress::Progress;
-pub use crate::stage::{Pod, Stage, find_pod, in_pod, pod_manifest};
+pub use crate::stage::{Pod, Stage, find_pod, host, in_pod, pod_manifest};
 
 /// One story.
 pub struct Scenario {

@@ -50,6 +50,16 @@ impl Pod {
             .copied()
             .with_context(|| format!("pod {}/{} has no address", self.namespace, self.name))
     }
+
+    /// The addresses of another pod in the families that this one has, too.
+    pub fn reachable<'a>(&'a self, other: &'a Self) -> impl Iterator<Item = IpAddr> + 'a {
+        let shared = |address: &IpAddr| {
+            self.addresses
+                .iter()
+                .any(|own| own.is_ipv4() == address.is_ipv4())
+        };
+        other.addresses.iter().copied().filter(shared)
+    }
 }
 
 /// How long a pod may take to run before a scenario calls it a failure.
@@ -377,6 +387,14 @@ impl<'a> Stage<'a> {
     /// A Kubernetes object as JSON.
     pub fn get(&self, args: &[&str]) -> Result<Value> {
         kubernetes::get(self.lab, args)
+    }
+}
+
+/// An address as it stands in a URL.
+pub fn host(address: IpAddr) -> String {
+    match address {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => format!("[{address}]"),
     }
 }
 

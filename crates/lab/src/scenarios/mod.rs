@@ -12,7 +12,7 @@ macro_rules! scenarios {
 }
 
 scenarios![
-    seed_walkthrough,
+    walk_through,
     pods_and_pods,
     nodes_and_pods,
     api_server,
@@ -22,19 +22,24 @@ scenarios![
     dual_stack,
     shared_switch,
     subnet_by_hand,
+    exclusions,
     live_annotations,
     wrong_input,
     kubernetes_itself,
     ninety_pods,
     nothing_left,
     quiet_restart,
+    fail_over,
+    node_drained,
+    node_renumbered,
     node_comes_and_goes,
     clean_end,
     another_default,
+    documents,
     five_hundred_pods,
 ];
 
-pub use seed_walkthrough as seed;
+pub use walk_through as seed;
 
 /// What `--all` runs: everything but the benchmark.
 pub fn usual() -> Vec<&'static Scenario> {

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use crate::scenario::{Pod, Scenario, Stage, two_nodes};
+use crate::scenario::{Pod, Scenario, Stage, host, two_nodes};
 
 pub const SCENARIO: Scenario = Scenario {
     name: "pods-and-pods",
@@ -37,11 +37,10 @@ fn run(stage: &Stage<'_>) -> Result<()> {
 }
 
 fn talk(stage: &Stage<'_>, client: &Pod, server: &Pod) -> Result<()> {
-    for address in &server.addresses {
-        stage.pings(client, *address)?;
-        let host = if address.is_ipv6() { format!("[{address}]") } else { address.to_string() };
+    for address in client.reachable(server) {
+        stage.pings(client, address)?;
         // The server answers with the client's address as it sees it: nobody translated it on the way.
-        let seen = stage.fetches(client, &format!("http://{host}:8080/clientip"))?;
+        let seen = stage.fetches(client, &format!("http://{}:8080/clientip", host(address)))?;
         ensure!(
             client.addresses.iter().any(|own| seen.contains(&own.to_string())),
             "{} sees {seen} instead of {:?}",
@@ -55,11 +54,8 @@ fn talk(stage: &Stage<'_>, client: &Pod, server: &Pod) -> Result<()> {
 }
 
 fn talk_back(stage: &Stage<'_>, server: &Pod, client: &Pod) -> Result<()> {
-    // Over the families that both have: the other subnet has one.
-    for address in &client.addresses {
-        if server.addresses.iter().any(|own| own.is_ipv4() == address.is_ipv4()) {
-            stage.pings(server, *address)?;
-        }
-    }
-    Ok(())
+    // The other subnet has one family only.
+    server
+        .reachable(client)
+        .try_for_each(|address| stage.pings(server, address))
 }
