@@ -8,7 +8,7 @@ use crate::command::hint;
 use crate::lab::{Lab, plural};
 use crate::progress::Progress;
 use crate::scenario::Stage;
-use crate::scenarios::seed::{self as walk_through, Cast, STEPS, TEST_NS};
+use crate::scenarios::walk_through::{self, Cast, STEPS, TEST_NS};
 use crate::status;
 use crate::table::heading;
 

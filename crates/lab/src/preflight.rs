@@ -344,6 +344,43 @@ mod tests {
         assert!(module.contains("\ngo 1.26"), "{module}");
     }
 
+    /// What `make` asks before it builds, on a machine that has nothing of ours yet.
+    #[test]
+    fn the_script_before_the_build_names_what_is_too_old() {
+        let folder = tempfile::tempdir().unwrap();
+        let fake = |program: &str, says: &str| {
+            let file = folder.path().join(program);
+            fs::write(&file, format!("#!/bin/sh\necho '{says}'\n")).unwrap();
+            fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        };
+        let said = || {
+            let script = crate::components::checkout().join("tools/preflight");
+            let output = Command::new(script)
+                .env_remove("CARGO")
+                .env_remove("XDG_CACHE_HOME")
+                .env("HOME", folder.path())
+                .env(
+                    "PATH",
+                    format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", folder.path().display()),
+                )
+                .output()
+                .unwrap();
+            String::from_utf8(output.stderr).unwrap()
+        };
+        fake("cargo", "cargo 1.80.1 (x)");
+        fake("go", "go1.19.8");
+        let old = said();
+        assert!(old.contains("Rust: 1.80.1 is too old"), "{old}");
+        assert!(old.contains("Go: 1.19.8 is too old"), "{old}");
+        fake("cargo", "cargo 1.100.0 (x)");
+        fake("go", "go1.21.0");
+        let new = said();
+        assert!(
+            !new.contains("too old") && !new.contains("not found"),
+            "{new}"
+        );
+    }
+
     #[test]
     fn nodes_that_do_not_fit_into_memory_are_refused_with_a_number_that_does() {
         assert!(enough(3, 0, 1000).is_ok());

@@ -39,8 +39,6 @@ scenarios![
     five_hundred_pods,
 ];
 
-pub use walk_through as seed;
-
 /// What `--all` runs: everything but the benchmark.
 pub fn usual() -> Vec<&'static Scenario> {
     ALL.iter()
