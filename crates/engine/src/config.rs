@@ -18,7 +18,6 @@ pub struct Config {
     /// Operations in one northbound transaction: bounds its size and northd's work for it.
     pub batch_ops: usize,
     /// How many deletions stop a flush.
-    #[serde(with = "BrakesForm")]
     pub brakes: ovn::Brakes,
     /// Kubernetes writes under way at once; more wait. Bounds what an API server has to bear after a restart.
     pub kube_writes: usize,
@@ -26,14 +25,6 @@ pub struct Config {
     pub status_interval: Duration,
     /// Whether a flush may delete an unusual share of a table (`--allow-mass-delete`).
     pub allow_mass_delete: bool,
-}
-
-/// How [`ovn::Brakes`] are recorded.
-#[derive(Serialize, Deserialize)]
-#[serde(remote = "ovn::Brakes")]
-struct BrakesForm {
-    rows: usize,
-    percent: u8,
 }
 
 impl Default for Config {

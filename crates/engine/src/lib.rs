@@ -381,6 +381,8 @@ impl Engine {
             .map(|problem| self.notice_of(problem))
             .collect();
         self.notices.set(Source::Unit(unit.clone()), notices);
+        // Ports wait for these as well, and what is wanted may be there already.
+        self.nb_changed |= !matches!(unit, Unit::Port(_) | Unit::Namespace(_));
         match unit {
             Unit::Subnet(name) => {
                 self.note_adoption(name);

@@ -79,8 +79,10 @@ impl Engine {
             Link::Loading => waits.push("the rows of the northbound database".to_owned()),
             Link::Synced => {}
         }
-        if self.sb.link == Link::Down {
-            waits.push("a connection to the southbound database".to_owned());
+        match self.sb.link {
+            Link::Down => waits.push("a connection to the southbound database".to_owned()),
+            Link::Loading => waits.push("the rows of the southbound database".to_owned()),
+            Link::Synced => {}
         }
         waits
     }

@@ -123,6 +123,51 @@ fn the_order_of_effects_is_allocate_persist_program_announce() {
 }
 
 #[test]
+fn each_step_waits_for_the_acknowledgement_of_the_one_before() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    let pod = ObjectKey::pod("default", "a");
+    lab.slow_nb = Some(Vec::new());
+    lab.pod("default", "a", "n1");
+    lab.run();
+    assert_eq!(lab.slow_nb.as_ref().unwrap().len(), 1);
+    assert!(lab.ips().contains(&"a.default".to_owned()));
+    assert_eq!(
+        lab.kube.annotation(&pod, "ovn.kubernetes.io/allocated"),
+        None
+    );
+    lab.nb_wakes();
+    lab.run();
+    assert_eq!(
+        lab.kube.annotation(&pod, "ovn.kubernetes.io/routed"),
+        Some("true")
+    );
+
+    lab.slow_nb = Some(Vec::new());
+    lab.kube.delete(&pod);
+    let wish = json!({ "ovn.kubernetes.io/ip_address": "10.16.0.2" });
+    lab.pod_with("default", "b", "n1", &wish);
+    lab.run();
+    assert!(
+        lab.ips().contains(&"a.default".to_owned()),
+        "forgotten while its port is there"
+    );
+    assert!(!lab.ips().contains(&"b.default".to_owned()));
+    lab.nb_wakes();
+    lab.run();
+    assert_eq!(lab.ips(), ["b.default", "node-n1", "node-n2"]);
+    assert_eq!(lab.ports(), ["b.default", "node-n1", "node-n2"]);
+
+    // The IP resource that is not stored yet gives no port.
+    let record = ObjectKey::cluster(Kind::Ip, "c.default");
+    lab.kube.refused.insert(record);
+    lab.pod("default", "c", "n1");
+    lab.run_for(jiff::SignedDuration::from_secs(20));
+    assert_eq!(lab.ports(), ["b.default", "node-n1", "node-n2"]);
+}
+
+#[test]
 fn a_restart_with_nothing_to_do_takes_its_epoch_and_writes_nothing_else() {
     let mut lab = Lab::new();
     lab.seed();

@@ -182,3 +182,106 @@ fn names_that_are_too_long_for_labels_do_no_harm() {
     }
     assert_eq!(labels["ovn.kubernetes.io/subnet"], "join");
 }
+
+#[test]
+fn an_address_is_not_free_while_its_port_is_there() {
+    use engine::{Event, ReplicaEvent};
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.pod("default", "a", "n1");
+    lab.run();
+    // The database is away. A pod goes, and somebody takes its record away by force.
+    lab.event(Event::Nb(ReplicaEvent::Disconnected("away".into())));
+    lab.run();
+    let record = ObjectKey::cluster(Kind::Ip, "a.default");
+    lab.kube
+        .edit(&record, |ip| ip["metadata"]["finalizers"] = json!([]));
+    lab.kube.delete(&record);
+    lab.kube.delete(&ObjectKey::pod("default", "a"));
+    let wish = json!({ "ovn.kubernetes.io/ip_address": "10.16.0.2" });
+    lab.pod_with("default", "b", "n2", &wish);
+    lab.news_at_once();
+    lab.run();
+    assert_eq!(
+        lab.ips(),
+        ["node-n1", "node-n2"],
+        "given out while a port has it"
+    );
+    lab.event(Event::Nb(ReplicaEvent::Connected(None)));
+    lab.event(Event::Nb(ReplicaEvent::Synced));
+    lab.run();
+    assert_eq!(lab.ports(), ["b.default", "node-n1", "node-n2"]);
+    assert_eq!(lab.addresses()["default/b"], "10.16.0.2");
+}
+
+#[test]
+fn a_port_does_not_wait_for_what_is_there_already() {
+    use engine::{CommitOutcome, Effect, Event, PortState};
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.pod("default", "a", "n1");
+    lab.run();
+    // A change of its node that the database cannot take in now: the port waits for it.
+    lab.node_address("n1", "192.168.1.99");
+    lab.news_at_once();
+    for effect in lab.intercept() {
+        if let Effect::Nb { id, .. } = effect {
+            let outcome = CommitOutcome::Retry("busy".into());
+            lab.at_once(vec![Event::Committed { id, outcome }]);
+        }
+    }
+    lab.kube.edit(&ObjectKey::pod("default", "a"), |pod| {
+        pod["status"]["phase"] = "Running".into();
+    });
+    lab.news_at_once();
+    assert_eq!(
+        lab.engine.port_state("a.default"),
+        Some(PortState::Programming)
+    );
+    // And then it is taken back: nothing is left to write, and nothing to wait for.
+    lab.node_address("n1", "192.168.1.41");
+    lab.run();
+    assert_eq!(lab.engine.port_state("a.default"), Some(PortState::Ready));
+}
+
+#[test]
+fn what_a_user_wrote_meanwhile_is_not_overwritten() {
+    use engine::{Effect, KubeWrite};
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    let key = ObjectKey::cluster(Kind::Subnet, "extra");
+    lab.kube.put(
+        key.clone(),
+        json!({ "metadata": {}, "spec": { "cidrBlock": "10.20.0.0/24" } }),
+    );
+    let patches = |effect: &Effect| matches!(effect, Effect::Kube { write: KubeWrite::Patch { key: of, .. }, .. } if *of == key);
+    while !lab.effects().any(patches) {
+        assert!(lab.turn());
+    }
+    // Our finalizer is on its way, as a list; somebody else's gets there first.
+    lab.kube.edit(&key, |subnet| {
+        subnet["metadata"]["finalizers"] = json!(["example.com/mine"])
+    });
+    lab.run();
+    let finalizers = &lab.kube.get(&key).unwrap()["metadata"]["finalizers"];
+    assert_eq!(
+        *finalizers,
+        json!(["example.com/mine", "kubeovn.io/kube-ovn-controller"])
+    );
+
+    // And a pod of the same name is not told what was meant for another.
+    lab.pod("default", "a", "n1");
+    let told = ObjectKey::pod("default", "a");
+    let tells = |effect: &Effect| matches!(effect, Effect::Kube { write: KubeWrite::Patch { key: of, .. }, .. } if *of == told);
+    while !lab.effects().any(tells) {
+        assert!(lab.turn());
+    }
+    lab.kube.delete(&told);
+    lab.kube.put(
+        told.clone(),
+        json!({ "metadata": { "annotations": { "ovn.kubernetes.io/ip_address": "10.16.0.99" } }, "spec": { "nodeName": "n1" } }),
+    );
+    lab.run();
+    assert_eq!(lab.addresses()["default/a"], "10.16.0.99");
+}

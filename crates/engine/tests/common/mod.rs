@@ -41,6 +41,8 @@ pub struct Lab {
     pub executed: usize,
     /// Steps of the engine with their effects, if they are to be recorded.
     pub record: Option<Vec<Step>>,
+    /// The northbound database takes its time: its transactions wait here.
+    pub slow_nb: Option<Vec<Effect>>,
     config: Config,
     events: VecDeque<Event>,
     effects: VecDeque<Effect>,
@@ -82,6 +84,7 @@ impl Lab {
             crash: None,
             executed: 0,
             record: None,
+            slow_nb: None,
             config,
             events: VecDeque::new(),
             effects: VecDeque::new(),
@@ -128,6 +131,27 @@ impl Lab {
     pub fn restart_with(&mut self, config: Config) {
         self.config = config;
         self.restart();
+    }
+
+    /// What the engine asked for and nobody did yet.
+    pub fn effects(&self) -> impl Iterator<Item = &Effect> {
+        self.effects.iter()
+    }
+
+    /// The northbound database does what it was asked for.
+    pub fn nb_wakes(&mut self) {
+        self.effects.extend(self.slow_nb.take().unwrap_or_default());
+    }
+
+    /// Events of a process that starts.
+    pub fn boot_events(&mut self) -> Vec<Event> {
+        self.boot();
+        self.events.drain(..).collect()
+    }
+
+    /// Takes away what the engine asked for: it is up to the test what becomes of it.
+    pub fn intercept(&mut self) -> Vec<Effect> {
+        self.effects.drain(..).collect()
     }
 
     pub fn event(&mut self, event: Event) {
@@ -205,6 +229,10 @@ impl Lab {
     }
 
     fn carry_out(&mut self, effect: Effect) {
+        if let (Some(waiting), Effect::Nb { .. }) = (&mut self.slow_nb, &effect) {
+            waiting.push(effect);
+            return;
+        }
         let counts = matches!(
             effect,
             Effect::Kube { .. } | Effect::Nb { .. } | Effect::Sb { .. }
