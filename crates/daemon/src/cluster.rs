@@ -12,7 +12,7 @@ use futures::{Stream, StreamExt};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, ObjectReference};
 use k8s_openapi::api::networking::v1::ServiceCIDR;
-use kube::api::{Patch, PatchParams};
+use kube::api::{ListParams, Patch, PatchParams};
 use kube::runtime::events::{Event as KubeEvent, EventType, Recorder, Reporter};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client, ResourceExt};
@@ -25,6 +25,9 @@ use tracing::{debug, info, warn};
 
 use crate::owner::{Event, Watch};
 use crate::views::subnet_facts;
+
+/// Between tries at what an API server need not have.
+const OPTIONAL: Duration = Duration::from_mins(1);
 
 /// The client, once there is one. Its configuration may come later than we do.
 pub type ClientSlot = watch::Receiver<Option<Client>>;
@@ -123,7 +126,7 @@ async fn watch_subnets(client: Client, node: SmolStr, events: mpsc::Sender<Event
 /// API servers before 1.33 do not have these, and a role of upstream's does not name them: then the command line alone
 /// counts, and nobody waits.
 async fn watch_service_cidrs(client: Client, events: mpsc::Sender<Event>) {
-    let stream = watcher(Api::<ServiceCIDR>::all(client), watcher::Config::default());
+    let api = Api::<ServiceCIDR>::all(client);
     let view = |object: &ServiceCIDR| {
         let cidrs = &object.spec.as_ref()?.cidrs;
         let cidrs = cidrs.iter().flatten().filter_map(|c| c.parse().ok());
@@ -133,14 +136,24 @@ async fn watch_service_cidrs(client: Client, events: mpsc::Sender<Event>) {
         name: "servicecidrs",
         needed: false,
     };
-    pump(kind, stream, events, view, Event::ServiceCidrs).await;
+    loop {
+        // Asked first: the watcher complains aloud, and begins again at once.
+        match api.list(&ListParams::default().limit(1)).await {
+            Ok(_) => {
+                let stream = watcher(api.clone(), watcher::Config::default());
+                pump(kind, stream, events.clone(), view, Event::ServiceCidrs).await;
+            }
+            Err(error) => debug!("no ServiceCIDRs: {}", chain(&error)),
+        }
+        sleep(OPTIONAL).await;
+    }
 }
 
 /// What is watched.
 #[derive(Debug, Clone, Copy)]
 struct Kind {
     name: &'static str,
-    /// Without it the daemon is not ready.
+    /// Without it the daemon is not ready; a watch that is not needed ends with its first error.
     needed: bool,
 }
 
@@ -188,12 +201,13 @@ async fn pump<K, V>(
             Err(error) => {
                 let problem = chain(&error);
                 debug!("watching {}: {problem}", kind.name);
-                if kind.needed {
-                    troubled = true;
-                    let event = Event::Api(kind.name, Some(problem));
-                    if events.send(event).await.is_err() {
-                        return;
-                    }
+                if !kind.needed {
+                    return;
+                }
+                troubled = true;
+                let event = Event::Api(kind.name, Some(problem));
+                if events.send(event).await.is_err() {
+                    return;
                 }
                 continue;
             }
