@@ -419,7 +419,7 @@ fn who_refers_to_a_row_is_right_when_the_row_gets_its_name() {
     let mut fixture = Fixture::with_basics();
     fixture.diff.set("pod", port("p", "s", "a"));
     fixture.flush();
-    // DHCP options of the Go implementation, on our port, under another name.
+    // DHCP options of the Go implementation, on our port, without what names them.
     let (options, port) = (Uuid::from_u128(7), fixture.uuid("Logical_Switch_Port", "p"));
     let ids =
         |switch: &str| Datum::map([("vendor", "kube-ovn"), ("ls", switch), ("protocol", "IPv4")]);
@@ -428,7 +428,7 @@ fn who_refers_to_a_row_is_right_when_the_row_gets_its_name() {
         Operation::insert(
             "DHCP_Options",
             options,
-            row("old").with("cidr", "10.0.0.0/24"),
+            Row::new().with("external_ids", Datum::map([("vendor", "kube-ovn")])),
         ),
         Operation::update(
             "Logical_Switch_Port",

@@ -6,7 +6,7 @@
 //!
 //! Which row of the database *is* a row that is wanted:
 //!
-//! 1. the row with the UUID that we give it ([`Identity`](crate::Identity)), even if somebody renamed it;
+//! 1. the row with the UUID that we give it ([`Identity`]), even if somebody renamed it;
 //! 2. else a row with its natural key that is ours or the Go implementation's ([`Owner`]);
 //! 3. else there is none, and it is inserted. If somebody else's row has the key, it is held back and reported.
 
