@@ -17,7 +17,7 @@ use uuid::Uuid;
 const OLD_MAC: &str = "00:00:00:12:34:56";
 
 /// The Go implementation's router with its port towards the default Subnet.
-fn adopt(crash: Option<Crash>) -> Lab {
+fn adopt(crash: Option<Crash>, with_subnet: bool) -> Lab {
     let mut lab = Lab::new();
     let vendor = || Datum::map([("vendor", "kube-ovn")]);
     let (router, port) = (Uuid::from_u128(10), Uuid::from_u128(11));
@@ -46,8 +46,20 @@ fn adopt(crash: Option<Crash>) -> Lab {
     let (outcome, _) = lab.nb.transact(&rows);
     assert_eq!(outcome, engine::CommitOutcome::Committed);
     lab.seed();
+    if with_subnet {
+        let subnet = ObjectKey::cluster(Kind::Subnet, "ovn-default");
+        let spec = json!({ "cidrBlock": "10.16.0.0/16", "gateway": "10.16.0.1", "default": true });
+        lab.kube
+            .put(subnet, json!({ "metadata": {}, "spec": spec }));
+    }
     lab.restart();
     lab.crash = crash;
+    // Requests of one moment are carried out in any order.
+    lab.backwards = with_subnet;
+    while lab.turn() {
+        assert_eq!(gateway_mac(&lab), OLD_MAC, "for a moment");
+    }
+    lab.backwards = false;
     lab.run();
     lab
 }
@@ -60,14 +72,16 @@ fn gateway_mac(lab: &Lab) -> String {
 
 #[test]
 fn an_older_clusters_gateways_keep_their_macs() {
-    let calm = adopt(None);
-    for n in 0..calm.executed {
-        for crash in [Crash::Before(n), Crash::After(n)] {
-            let lab = adopt(Some(crash));
-            assert_eq!(gateway_mac(&lab), OLD_MAC, "after {crash:?}");
+    for with_subnet in [false, true] {
+        let calm = adopt(None, with_subnet);
+        for n in 0..calm.executed {
+            for crash in [Crash::Before(n), Crash::After(n)] {
+                let lab = adopt(Some(crash), with_subnet);
+                assert_eq!(gateway_mac(&lab), OLD_MAC, "after {crash:?}");
+            }
         }
     }
-    let mut lab = calm;
+    let mut lab = adopt(None, true);
     assert_eq!(gateway_mac(&lab), OLD_MAC);
     let subnet = ObjectKey::cluster(Kind::Subnet, "ovn-default");
     let remembered = lab
@@ -191,4 +205,27 @@ fn what_a_pod_says_of_itself_is_not_believed() {
     lab.run();
     assert_eq!(lab.ips(), ["node-n1", "node-n2"], "{:#?}", lab.trace);
     assert_eq!(lab.ports(), ["node-n1", "node-n2"]);
+}
+
+#[test]
+fn of_two_records_of_one_address_the_running_pods_wins() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    lab.pod("default", "zzz", "n1");
+    lab.run();
+    let address = lab.addresses()["default/zzz"].clone();
+    // Two controllers of the past gave it out twice; nobody was told of the second one.
+    lab.pod("default", "aaa", "n1");
+    lab.kube.put(
+        ObjectKey::cluster(Kind::Ip, "aaa.default"),
+        json!({ "metadata": { "finalizers": ["kubeovn.io/kube-ovn-controller"] }, "spec": {
+            "podName": "aaa", "namespace": "default", "subnet": "ovn-default", "nodeName": "n1",
+            "ipAddress": address, "v4IpAddress": address, "macAddress": "02:00:00:00:00:01" } }),
+    );
+    lab.restart();
+    lab.run();
+    assert_eq!(lab.addresses()["default/zzz"], address);
+    assert_ne!(lab.addresses()["default/aaa"], address);
+    assert!(lab.engine.report().problems.is_empty());
 }

@@ -145,9 +145,12 @@ fn growth(crash: Option<Crash>) -> Lab {
     lab.kube.edit(&key, |subnet| {
         subnet["spec"]["cidrBlock"] = "10.20.0.0/28".into();
     });
+    // Requests of one moment are carried out in any order.
+    lab.backwards = true;
     while lab.turn() {
         addresses_are_covered(&lab, &key);
     }
+    lab.backwards = false;
     lab.run();
     // The process that meets this one has nothing but what was stored.
     lab.kube.edit(&key, |subnet| {

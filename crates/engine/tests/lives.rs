@@ -261,7 +261,7 @@ fn what_a_user_wrote_meanwhile_is_not_overwritten() {
     }
     // Our finalizer is on its way, as a list; somebody else's gets there first.
     lab.kube.edit(&key, |subnet| {
-        subnet["metadata"]["finalizers"] = json!(["example.com/mine"])
+        subnet["metadata"]["finalizers"] = json!(["example.com/mine"]);
     });
     lab.run();
     let finalizers = &lab.kube.get(&key).unwrap()["metadata"]["finalizers"];
@@ -284,4 +284,71 @@ fn what_a_user_wrote_meanwhile_is_not_overwritten() {
     );
     lab.run();
     assert_eq!(lab.addresses()["default/a"], "10.16.0.99");
+}
+
+#[test]
+fn what_a_list_does_not_show_any_more_is_gone() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.pod("default", "a", "n1");
+    lab.pod("default", "b", "n1");
+    lab.run();
+    // The watch was interrupted for too long, and lists anew.
+    lab.kube.lose(&ObjectKey::pod("default", "a"));
+    lab.kube.lose(&ObjectKey::cluster(Kind::Node, "n2"));
+    let lists = lab.kube.lists();
+    lab.at_once(lists);
+    lab.run();
+    assert_eq!(lab.ips(), ["b.default", "node-n1"]);
+    assert_eq!(lab.ports(), ["b.default", "node-n1"]);
+}
+
+#[test]
+fn an_answer_does_not_bring_back_what_went_meanwhile() {
+    use engine::{Effect, Event};
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    lab.pod("default", "a", "n1");
+    lab.news_at_once();
+    let mut answers = Vec::new();
+    for effect in lab.intercept() {
+        if let Effect::Kube { id, write } = effect {
+            let outcome = lab.kube.write(&write);
+            answers.push(Event::KubeDone { id, outcome });
+        }
+    }
+    // The watch is faster than the answer, and so is somebody with force.
+    let record = ObjectKey::cluster(Kind::Ip, "a.default");
+    lab.kube
+        .edit(&record, |ip| ip["metadata"]["finalizers"] = json!([]));
+    lab.kube.delete(&record);
+    lab.kube.delete(&ObjectKey::pod("default", "a"));
+    lab.news_at_once();
+    lab.at_once(answers);
+    lab.run();
+    assert_eq!(lab.engine.report().leases, 2, "a record that nobody has");
+    assert_eq!(lab.ports(), ["node-n1", "node-n2"]);
+}
+
+#[test]
+fn a_status_is_written_once_a_second_and_is_exact_in_the_end() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    lab.kube.writes.clear();
+    let (subnet, start) = (ObjectKey::cluster(Kind::Subnet, "ovn-default"), lab.now);
+    for pod in 0..40 {
+        lab.pod("default", &format!("p{pod}"), "n1");
+        while lab.turn() {}
+    }
+    let written = |lab: &Lab| {
+        let of = |write: &&(&str, ObjectKey)| **write == ("patch_status", subnet.clone());
+        lab.kube.writes.iter().filter(of).count()
+    };
+    assert!(lab.now < start + jiff::SignedDuration::from_secs(1));
+    assert!(written(&lab) <= 1, "{} in a second", written(&lab));
+    lab.run();
+    assert!(written(&lab) <= 2);
+    assert_eq!(lab.kube.get(&subnet).unwrap()["status"]["v4usingIPs"], 40);
 }

@@ -256,3 +256,47 @@ fn nothing_is_done_before_everything_is_known() {
         assert!(effects.iter().any(takes), "{missing:?}: {effects:?}");
     }
 }
+
+#[test]
+fn a_leader_stops_as_soon_as_it_sees_another_epoch() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    let deltas = usurp(&mut lab, 5);
+    lab.at_once(vec![Event::Nb(ReplicaEvent::Deltas(deltas))]);
+    assert!(matches!(lab.engine.role(), Role::Fenced { .. }));
+}
+
+#[test]
+fn what_was_sent_without_an_answer_cannot_happen_later() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    lab.pod("default", "a", "n1");
+    let flush = |effect: &Effect| {
+        matches!(
+            effect,
+            Effect::Nb {
+                kind: CommitKind::Flush,
+                ..
+            }
+        )
+    };
+    while !lab.effects().any(flush) {
+        assert!(lab.turn());
+    }
+    let sent = lab.intercept().into_iter().find(flush).unwrap();
+    let Effect::Nb { id, ops, .. } = sent else {
+        unreachable!()
+    };
+    let outcome = engine::CommitOutcome::Unknown("no answer".into());
+    lab.event(Event::Committed { id, outcome });
+    lab.run();
+    assert_eq!(lab.ports(), ["a.default", "node-n1", "node-n2"]);
+    lab.kube.delete(&ObjectKey::pod("default", "a"));
+    lab.run();
+    // The server that had it in its socket wakes up.
+    let (outcome, _) = lab.nb.transact(&ops);
+    assert_eq!(outcome, engine::CommitOutcome::WaitFailed { op: 0 });
+    assert_eq!(lab.ports(), ["node-n1", "node-n2"]);
+}

@@ -41,6 +41,8 @@ pub struct Lab {
     pub executed: usize,
     /// Steps of the engine with their effects, if they are to be recorded.
     pub record: Option<Vec<Step>>,
+    /// Of what was asked for, the last is done first.
+    pub backwards: bool,
     /// The northbound database takes its time: its transactions wait here.
     pub slow_nb: Option<Vec<Effect>>,
     config: Config,
@@ -84,6 +86,7 @@ impl Lab {
             crash: None,
             executed: 0,
             record: None,
+            backwards: false,
             slow_nb: None,
             config,
             events: VecDeque::new(),
@@ -220,7 +223,12 @@ impl Lab {
             self.at_once(vec![event]);
             return true;
         }
-        let Some(effect) = self.effects.pop_front() else {
+        let next = if self.backwards {
+            self.effects.pop_back()
+        } else {
+            self.effects.pop_front()
+        };
+        let Some(effect) = next else {
             return false;
         };
         self.now += SignedDuration::try_from(Duration::from_millis(1)).unwrap();
