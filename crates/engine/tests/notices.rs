@@ -155,3 +155,59 @@ fn a_failure_that_settles_itself_is_forgotten() {
     lab.run_for(SignedDuration::from_mins(2));
     assert_eq!(lab.engine.report().writes_waiting, 0);
 }
+
+#[test]
+fn rows_that_the_database_refuses_harm_nobody_else() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    lab.nb.refuses = Some("bad.default");
+    for pod in ["bad", "good"] {
+        lab.pod("default", pod, "n1");
+    }
+    lab.news_at_once();
+    lab.run_for(SignedDuration::from_mins(5));
+    assert_eq!(
+        lab.addresses().into_keys().collect::<Vec<_>>(),
+        ["default/good"]
+    );
+    assert_eq!(told(&lab), [("bad", "NorthboundRefused")]);
+    assert_eq!(lab.engine.report().parked.len(), 1);
+    let refused = lab
+        .trace
+        .iter()
+        .filter(|line| line.contains("Refused"))
+        .count();
+    assert!(
+        (5..=20).contains(&refused),
+        "{refused} tries in five minutes"
+    );
+    lab.nb.refuses = None;
+    lab.run();
+    assert_eq!(lab.addresses().len(), 2);
+    assert!(lab.engine.report().problems.is_empty());
+}
+
+#[test]
+fn the_api_server_gets_so_many_writes_at_once_and_no_more() {
+    let mut lab = Lab::with(engine::Config {
+        kube_writes: 3,
+        ..common::config()
+    });
+    lab.seed();
+    lab.run();
+    for pod in 0..20 {
+        lab.pod("default", &format!("p{pod}"), "n1");
+    }
+    lab.news_at_once();
+    let mut most = 0;
+    while lab.turn() {
+        let writes = lab
+            .effects()
+            .filter(|e| matches!(e, engine::Effect::Kube { .. }));
+        most = most.max(writes.count());
+    }
+    assert_eq!(most, 3);
+    lab.run();
+    assert_eq!(lab.addresses().len(), 20);
+}

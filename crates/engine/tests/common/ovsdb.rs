@@ -23,6 +23,8 @@ pub struct Database {
     named: u128,
     /// Committed transactions.
     pub commits: usize,
+    /// Operations that say this are refused.
+    pub refuses: Option<&'static str>,
 }
 
 impl Database {
@@ -48,6 +50,7 @@ impl Database {
             rows: Rows::new(),
             named: 0,
             commits: 0,
+            refuses: None,
         }
     }
 
@@ -76,6 +79,17 @@ impl Database {
     /// Commits or refuses a transaction; the changes of a committed one.
     pub fn transact(&mut self, ops: &[Operation]) -> (CommitOutcome, Vec<RowDelta>) {
         let before = self.rows.clone();
+        let refused = |op: &Operation| {
+            let word = self.refuses;
+            word.is_some_and(|word| format!("{op:?}").contains(word))
+        };
+        if let Some(index) = ops.iter().position(refused) {
+            let outcome = CommitOutcome::Refused {
+                op: Some(index),
+                error: "constraint violation: no".into(),
+            };
+            return (outcome, Vec::new());
+        }
         for (index, op) in ops.iter().enumerate() {
             match self.execute(op) {
                 Ok(()) => {}
