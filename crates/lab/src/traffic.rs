@@ -68,13 +68,17 @@ impl Stage<'_> {
         Ok((done, pings))
     }
 
-    /// Send this many bytes over TCP from one pod to another. Small packets also pass with a wrong MTU or a wrong
-    /// checksum; these do not.
+    /// Send this many bytes over TCP from one pod to another, over each family that both have. Small packets also pass
+    /// with a wrong MTU or a wrong checksum; these do not.
     pub fn transfers(&self, from: &Pod, to: &Pod, bytes: usize) -> Result<()> {
-        let address = to.address()?;
+        from.reachable(to)
+            .try_for_each(|address| self.transfer(from, to, address, bytes))
+    }
+
+    fn transfer(&self, from: &Pod, to: &Pod, address: IpAddr, bytes: usize) -> Result<()> {
         let server = self
             .in_pod(to, "timeout")?
-            .args(["20", "sh", "-c", "nc -l -p 9099 | wc -c"])
+            .args(["20", "sh", "-c", &format!("nc -l {address} 9099 | wc -c")])
             .stdout(std::process::Stdio::piped())
             .stderr(std::process::Stdio::null())
             .spawn()?;
@@ -92,7 +96,7 @@ impl Stage<'_> {
         sent.with_context(|| format!("{} cannot send to {address}", from.name))?;
         ensure!(
             arrived == bytes.to_string(),
-            "{arrived} of {bytes} bytes arrived at {}/{}",
+            "{arrived} of {bytes} bytes arrived at {}/{} ({address})",
             to.namespace,
             to.name
         );

@@ -11,11 +11,17 @@ pub const SCENARIO: Scenario = Scenario {
     name: "ninety-pods",
     about: "ninety pods created at once all run with different addresses, and leave no port and no IP resource behind",
     unfit: |lab| (lab.nodes.len() < 3).then_some("needs three nodes"),
-    run: |stage| many(stage, "ninety", 90, Duration::from_mins(2)),
+    run: |stage| many_then(stage, "ninety", 90, Duration::from_mins(2), || Ok(())),
 };
 
-/// `count` pods of one Deployment, timed; then none of them.
-pub fn many(stage: &Stage<'_>, name: &str, count: usize, limit: Duration) -> Result<()> {
+/// `count` pods of one Deployment, timed; `then` something while they run; then none of them.
+pub fn many_then(
+    stage: &Stage<'_>,
+    name: &str,
+    count: usize,
+    limit: Duration,
+    then: impl FnOnce() -> Result<()>,
+) -> Result<()> {
     stage.calm()?;
     stage.apply(&format!("apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}}}\n"))?;
     let start = Instant::now();
@@ -34,6 +40,7 @@ pub fn many(stage: &Stage<'_>, name: &str, count: usize, limit: Duration) -> Res
     for record in stage.lab.records().iter().filter(|r| r.component == "kube-ovn-controller") {
         stage.note(format!("{}: {}", record.key(), crate::table::mib(record.memory())));
     }
+    then()?;
     let addresses: BTreeSet<_> = pods.iter().flat_map(|p| &p.addresses).collect();
     let families = if stage.lab.spec.dual_stack { 2 } else { 1 };
     ensure!(

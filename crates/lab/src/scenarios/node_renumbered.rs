@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 
+use crate::components;
 use crate::kubernetes;
 use crate::lab::Node;
 use crate::network::{self, Addresses};
@@ -69,11 +70,19 @@ fn become_another(
         ensure!(said.contains(&format!("\"{}\"", to.v4)), "addresses of the node: {said}");
         Ok(())
     })?;
-    stage.eventually("everything to follow the new address", LIMIT, || follows(stage, node, from, to))?;
+    // Their connections to the API server come from the old address and are dead without a word until they time out:
+    // whoever renumbers a machine starts anew what runs on it. Pods stay.
+    for program in ["kube-ovn-cni", "kube-ovn-controller", "kube-proxy"] {
+        if let Some(record) = stage.lab.record(program, Some(&node.name)) {
+            record.stop(Duration::from_secs(10));
+        }
+    }
+    components::daemon(stage.lab, node)?;
+    components::controllers(stage.lab)?;
     if stage.lab.spec.kube_proxy {
-        // It ends by itself when its node's address changes; whoever runs it starts it anew.
         kubernetes::proxy(stage.lab, node)?;
     }
+    stage.eventually("everything to follow the new address", LIMIT, || follows(stage, node, from, to))?;
     for other in others {
         for address in other.reachable(on_it) {
             stage.pings(other, address)?;
