@@ -276,8 +276,15 @@ impl Loop {
                 drop(asker.send(plan));
             }
             Question::Release(rows, asker) => {
-                drop(asker.send(self.held()));
-                warn!(rows, "consent to a mass deletion");
+                let plan = self.held();
+                if plan.leads && plan.rows() > 0 {
+                    warn!(
+                        agreed = rows,
+                        held = plan.rows(),
+                        "consent to a mass deletion"
+                    );
+                }
+                drop(asker.send(plan));
                 return Some(Event::ReleaseBrakes { rows });
             }
         }
