@@ -290,7 +290,11 @@ fn merge_conditions(
     now: jiff::Timestamp,
 ) -> Vec<Condition> {
     let mut conditions = held.to_vec();
-    for condition in wanted {
+    let is_unsupported = |c: &Condition| c.kind == condition_type::UNSUPPORTED;
+    // Said only of a spec that sets such fields; once said, it has to be taken back when they go.
+    let withdrawn = (held.iter().any(is_unsupported) && !wanted.iter().any(is_unsupported))
+        .then(|| Condition::unsupported(&[]));
+    for condition in wanted.iter().chain(&withdrawn) {
         set_condition(&mut conditions, condition.clone(), &Time(now));
     }
     let place = |c: &Condition| {

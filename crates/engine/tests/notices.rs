@@ -211,3 +211,31 @@ fn the_api_server_gets_so_many_writes_at_once_and_no_more() {
     lab.run();
     assert_eq!(lab.addresses().len(), 20);
 }
+
+#[test]
+fn a_condition_about_a_field_is_taken_back_when_the_field_goes() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    let key = ObjectKey::cluster(Kind::Subnet, "ovn-default");
+    let said = |lab: &Lab| {
+        let subnet = lab.kube.get(&key).unwrap();
+        subnet["status"]["conditions"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|c| c["type"] == "Unsupported")
+            .map(|c| format!("{} {}", c["status"], c["reason"]))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(said(&lab), [""; 0], "nothing to say of a plain Subnet");
+    for (private, expected) in [
+        (true, r#""True" "FieldsNotSupported""#),
+        (false, r#""False" "AllFieldsSupported""#),
+    ] {
+        lab.kube
+            .edit(&key, |subnet| subnet["spec"]["private"] = json!(private));
+        lab.run_for(SignedDuration::from_secs(5));
+        assert_eq!(said(&lab), [expected]);
+    }
+}
