@@ -6,8 +6,11 @@
 //!   the `*Wire` types beside them are what a watch decodes.
 //! * [`cni`]: the daemon's request and response, and the network configuration list that the daemon installs.
 //!
-//! Nothing here does I/O or reads a clock.
+//! Nothing of it does I/O or reads a clock. Beside it, with the feature `client`, is the one connection to the API server
+//! that the programs share (`client`).
 
+#[cfg(feature = "client")]
+pub mod client;
 pub mod cni;
 pub mod keys;
 pub mod v1;

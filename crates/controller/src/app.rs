@@ -141,19 +141,7 @@ async fn reach_cluster(flags: &Flags, admin: &Admin) -> (Client, Uuid) {
 }
 
 async fn try_cluster(flags: &Flags) -> anyhow::Result<(Client, Uuid)> {
-    let mut config = match &flags.kubeconfig {
-        Some(path) => {
-            let file = kube::config::Kubeconfig::read_from(path)
-                .with_context(|| format!("--kubeconfig={}", path.display()))?;
-            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
-                .await?
-        }
-        None => {
-            kube::Config::incluster().context("no --kubeconfig is given, and this is no pod")?
-        }
-    };
-    config.connect_timeout = Some(Duration::from_secs(5));
-    let client = Client::try_from(config)?;
+    let client = api::client::client(flags.kubeconfig.as_deref()).await?;
     let namespaces: Api<Namespace> = Api::all(client.clone());
     let namespace = namespaces
         .get("kube-system")

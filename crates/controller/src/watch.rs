@@ -19,6 +19,7 @@ use futures::StreamExt;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
@@ -30,6 +31,9 @@ const PAGE: u32 = 500;
 const FIRST: Duration = Duration::from_millis(100);
 /// Longest pause after errors. Short: what is waited for is mostly an API server or a CRD that is on its way.
 const LONGEST: Duration = Duration::from_secs(2);
+/// A watch that has not complained for so long works: it says nothing when it begins again where it was. Longer than the
+/// longest pause and the longest way to a complaint (5 s to connect, 20 s without an answer).
+const CALM: Duration = Duration::from_secs(30);
 
 /// What is wrong with each watch at the moment, for readiness.
 #[derive(Clone, Debug, Default)]
@@ -85,7 +89,13 @@ async fn pump<K: Watched>(api: Api<K>, events: mpsc::Sender<Event>, troubles: Tr
     let kind = K::KIND;
     let mut stream = pin!(watcher(api, watcher::Config::default().page_size(PAGE)));
     let mut pause = FIRST;
-    while let Some(item) = stream.next().await {
+    loop {
+        let Ok(item) = timeout(CALM, stream.next()).await else {
+            troubles.set(kind, None);
+            pause = FIRST;
+            continue;
+        };
+        let Some(item) = item else { return };
         let event = match item {
             Ok(watcher::Event::Init) => KubeEvent::Begin(kind),
             Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
@@ -107,6 +117,12 @@ async fn pump<K: Watched>(api: Api<K>, events: mpsc::Sender<Event>, troubles: Tr
             Ok(watcher::Event::InitDone) => {
                 debug!(kind = kind.plural(), "listed");
                 KubeEvent::End(kind)
+            }
+            // It was cut off, and begins again at once; only if it cannot is something wrong.
+            Err(watcher::Error::WatchFailed(error)) => {
+                debug!(kind = kind.plural(), %error, "watch cut off");
+                tokio::time::sleep(pause).await;
+                continue;
             }
             Err(error) => {
                 let text = explain(kind, &error);

@@ -19,7 +19,7 @@ use kube::{Api, Client, ResourceExt};
 use serde_json::json;
 use smol_str::SmolStr;
 use tokio::sync::{mpsc, watch};
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
@@ -28,6 +28,9 @@ use crate::views::subnet_facts;
 
 /// Between tries at what an API server need not have.
 const OPTIONAL: Duration = Duration::from_mins(1);
+/// A watch that has not complained for so long works: it says nothing when it begins again where it was. Longer than its
+/// longest pause (30 s) and the longest way to a complaint (5 s to connect, 20 s without an answer).
+const CALM: Duration = Duration::from_mins(1);
 
 /// The client, once there is one. Its configuration may come later than we do.
 pub type ClientSlot = watch::Receiver<Option<Client>>;
@@ -63,31 +66,18 @@ pub fn start(
 
 async fn connect(kubeconfig: Option<PathBuf>, events: &mpsc::Sender<Event>) -> Client {
     loop {
-        let problem = match client(kubeconfig.as_ref()).await {
+        let problem = match api::client::client(kubeconfig.as_deref()).await {
             Ok(client) => {
                 let _ = events.send(Event::Api("configuration", None)).await;
                 return client;
             }
-            Err(error) => error,
+            Err(error) => chain(&error),
         };
         let _ = events
             .send(Event::Api("configuration", Some(problem)))
             .await;
         sleep(Duration::from_secs(1)).await;
     }
-}
-
-async fn client(kubeconfig: Option<&PathBuf>) -> Result<Client, String> {
-    let config = match kubeconfig {
-        Some(path) => {
-            let file = kube::config::Kubeconfig::read_from(path).map_err(|e| e.to_string())?;
-            kube::Config::from_custom_kubeconfig(file, &kube::config::KubeConfigOptions::default())
-                .await
-                .map_err(|e| e.to_string())?
-        }
-        None => kube::Config::incluster().map_err(|e| e.to_string())?,
-    };
-    Client::try_from(config).map_err(|e| e.to_string())
 }
 
 async fn watch_nodes(client: Client, events: mpsc::Sender<Event>) {
@@ -183,7 +173,16 @@ async fn pump<K, V>(
             object.name_any().into(),
         )
     };
-    while let Some(next) = stream.next().await {
+    loop {
+        let Ok(next) = timeout(CALM, stream.next()).await else {
+            if std::mem::take(&mut troubled)
+                && events.send(Event::Api(kind.name, None)).await.is_err()
+            {
+                return;
+            }
+            continue;
+        };
+        let Some(next) = next else { return };
         let change = match next {
             Ok(watcher::Event::Init) => {
                 list.clear();
@@ -198,6 +197,11 @@ async fn pump<K, V>(
                 view(&object).map_or_else(|| gone(&object), Watch::Apply)
             }
             Ok(watcher::Event::Delete(object)) => gone(&object),
+            // It was cut off, and begins again at once; only if it cannot is something wrong.
+            Err(error @ watcher::Error::WatchFailed(_)) if kind.needed => {
+                debug!("watching {}: {}", kind.name, chain(&error));
+                continue;
+            }
             Err(error) => {
                 let problem = chain(&error);
                 debug!("watching {}: {problem}", kind.name);

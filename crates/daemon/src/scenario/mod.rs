@@ -3,6 +3,7 @@
 //!
 //! Needs root, `openvswitch-switch` and `nftables`; fails without.
 
+mod api_server;
 mod harness;
 mod leftovers;
 mod node;
