@@ -86,6 +86,8 @@ pub mod code {
     pub const OWN: u32 = 100;
     /// CHECK: the interface is not as it should be.
     pub const CHECK_FAILED: u32 = 100;
+    /// ADD: the pod is being deleted or is gone; nobody needs its interface any more.
+    pub const POD_GONE: u32 = 101;
     /// What has no code of its own (the Go library's default).
     pub const OTHER: u32 = 999;
 }
@@ -98,6 +100,9 @@ pub struct Request {
     pub cni_type: String,
     pub pod_name: String,
     pub pod_namespace: String,
+    /// Which pod of that name; empty if the runtime does not say, and from the Go implementation's plugin.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub pod_uid: String,
     /// The sandbox.
     pub container_id: String,
     /// Path of the sandbox's network namespace; may be empty when detaching.
@@ -307,6 +312,14 @@ mod tests {
         let without: Request =
             serde_json::from_value(json!({"pod_name": "web", "routes": null, "dns": {}})).unwrap();
         assert!(without.routes.is_empty(), "Go writes an empty list as null");
+        assert_eq!(request.pod_uid, "");
+        assert!(
+            serde_json::to_value(&request)
+                .unwrap()
+                .get("pod_uid")
+                .is_none(),
+            "not told what is not known"
+        );
         assert_eq!(request.device_id, "0000:01:00.0");
         assert_eq!(request.routes[0].gw, "10.16.0.1");
     }

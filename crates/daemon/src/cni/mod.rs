@@ -6,7 +6,7 @@
 //! ```
 //!
 //! Work goes on when the runtime hangs up (its own time limit), so that it ends in a whole state: a finished interface,
-//! or none. A DEL for the same interface ends an ADD that still waits.
+//! or none. A DEL for the same interface ends an ADD that still waits, and so does the end of its pod.
 
 mod verbs;
 
@@ -24,7 +24,6 @@ use axum::response::IntoResponse;
 use axum::routing::post;
 use http::StatusCode;
 use node::linux::KernelError;
-use serde::Deserialize;
 use smol_str::SmolStr;
 use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
@@ -49,16 +48,6 @@ pub struct Cni {
     pub wait: Duration,
     pub running: Running,
     pub tasks: TaskTracker,
-}
-
-/// ADD as our plugin sends it.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-struct AddRequest {
-    #[serde(flatten)]
-    request: Request,
-    /// Which pod of that name; empty if the runtime does not say, and from the Go implementation's plugin.
-    pod_uid: SmolStr,
 }
 
 /// One interface is worked on by one request at a time; a DEL tells an ADD to give up, and so does an ADD for another
@@ -181,6 +170,10 @@ impl Cni {
     }
 }
 
+/// Stages of requests that fail because nobody wants their result any more.
+const CANCELLED: &str = "cancelled";
+const POD_GONE: &str = "pod-gone";
+
 /// Why a request failed; becomes a status and a [`Failure`].
 #[derive(Debug)]
 struct Failed {
@@ -203,6 +196,15 @@ impl Failed {
     /// Will never work.
     fn never(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
+    }
+
+    /// The pod ends before it has its interface: neither is a later try any use, nor is it worth an event.
+    fn pod_gone(message: impl Into<String>) -> Self {
+        Self {
+            code: Some(code::POD_GONE),
+            stage: POD_GONE,
+            ..Self::never(message)
+        }
     }
 
     /// May work later.
@@ -283,7 +285,7 @@ where
     response
 }
 
-async fn add(State(cni): State<Cni>, Json(request): Json<AddRequest>) -> axum::response::Response {
+async fn add(State(cni): State<Cni>, Json(request): Json<Request>) -> axum::response::Response {
     let work = {
         let cni = cni.clone();
         async move { cni.add(&request).await.map(Json) }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{AddRequest, Cni, Failed};
+use super::{CANCELLED, Cni, Failed, POD_GONE};
 use crate::cluster::PodEvent;
 use crate::owner::{Ask, Plug, PodQuery, PodReady};
 
@@ -62,7 +62,7 @@ fn target(request: &Request) -> Result<Target, Failed> {
     Ok(Target {
         query: PodQuery {
             key: pod.clone(),
-            uid: SmolStr::default(),
+            uid: request.pod_uid.as_str().into(),
             provider: request.provider.clone(),
             default_route: ifname == "eth0",
         },
@@ -103,20 +103,6 @@ async fn blocking<T: Send + 'static>(
     }
 }
 
-/// A wait that a later request on the same pod may end. The steps between are never cut short: what they began could not be taken back.
-async fn unless<T>(
-    give_up: &CancellationToken,
-    wait: impl Future<Output = Result<T, Failed>>,
-) -> Result<T, Failed> {
-    tokio::select! {
-        biased;
-        () = give_up.cancelled() => {
-            Err(Failed::later("given up for a later request on the same pod").at("cancelled"))
-        }
-        result = wait => result,
-    }
-}
-
 fn host_socket() -> Result<Socket, Failed> {
     Socket::open().map_err(|e| Failed::new(StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
 }
@@ -127,11 +113,9 @@ fn open_netns(path: &str) -> Result<NetNs, Failed> {
 }
 
 impl Cni {
-    pub(super) async fn add(&self, request: &AddRequest) -> Result<Response, Failed> {
+    pub(super) async fn add(&self, request: &Request) -> Result<Response, Failed> {
         let start = Instant::now();
-        let mut target = target(&request.request)?;
-        target.query.uid.clone_from(&request.pod_uid);
-        let request = &request.request;
+        let target = target(request)?;
         let turn = self.turn(&target.host, false).await;
         let _latest = self.running.supersede(&target.port, &turn);
         let result = self.attach(request, &target, &turn.give_up).await;
@@ -159,7 +143,7 @@ impl Cni {
                     target.pod, failed.message, failed.stage
                 );
                 self.detach(&target.host).await;
-                if failed.stage != "cancelled" {
+                if ![CANCELLED, POD_GONE].contains(&failed.stage) {
                     let pod = target.pod.clone();
                     let uid = self.ask(|reply| Ask::PodUid(pod, reply)).await;
                     let uid = uid.unwrap_or_default();
@@ -178,7 +162,9 @@ impl Cni {
         target: &Target,
         give_up: &CancellationToken,
     ) -> Result<(PodReady, Response), Failed> {
-        let ready = unless(give_up, self.wait_for_pod(&target.query)).await?;
+        let ready = self
+            .unless_unwanted(give_up, target, self.wait_for_pod(&target.query))
+            .await?;
         let nic = PodNic::new(
             &request.container_id,
             if_name(request),
@@ -213,7 +199,8 @@ impl Cni {
         self.ask(|reply| Ask::Plug(plug, reply))
             .await?
             .map_err(|e| Failed::later(format!("Open vSwitch: {e}")).at("configure-nic"))?;
-        unless(give_up, self.wait_for_ovn(&nic.host)).await?;
+        self.unless_unwanted(give_up, target, self.wait_for_ovn(&nic.host))
+            .await?;
 
         let up = nic.clone();
         blocking(move || {
@@ -236,6 +223,26 @@ impl Cni {
         }
         let response = response(&ready, &nic);
         Ok((ready, response))
+    }
+
+    /// A wait that ends early when a later request on the same pod, or the end of the pod, makes it pointless. The steps
+    /// between are never cut short: what they began could not be taken back.
+    async fn unless_unwanted<T>(
+        &self,
+        give_up: &CancellationToken,
+        target: &Target,
+        wait: impl Future<Output = Result<T, Failed>>,
+    ) -> Result<T, Failed> {
+        tokio::select! {
+            biased;
+            () = give_up.cancelled() => {
+                Err(Failed::later("given up for a later request on the same pod").at(CANCELLED))
+            }
+            gone = self.ask(|reply| Ask::PodGone(target.query.clone(), reply)) => {
+                Err(Failed::pod_gone(gone?))
+            }
+            result = wait => result,
+        }
     }
 
     async fn wait_for_pod(&self, query: &PodQuery) -> Result<PodReady, Failed> {

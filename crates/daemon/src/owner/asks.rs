@@ -1,5 +1,6 @@
 //! What the CNI server asks of the owner.
 
+use api::view::PodView;
 use node::ovs::PortSpec;
 use node::plan::INTEGRATION_BRIDGE;
 use node::pod::PodNetwork;
@@ -9,6 +10,44 @@ use tokio::sync::oneshot;
 
 use super::{Ask, Owner, Plug, PodQuery, PodReady};
 
+/// Somebody waits for something of a pod, and wants to know when nothing can come any more.
+pub(super) struct GoneWaiter {
+    query: PodQuery,
+    /// The pod was there while this one waited; its uid.
+    seen: Option<SmolStr>,
+    reply: oneshot::Sender<String>,
+}
+
+impl GoneWaiter {
+    /// Looks at the pod of that name; returns whether, and why, there is no use in waiting.
+    fn look(&mut self, pod: Option<&PodView>) -> Option<String> {
+        let key = &self.query.key;
+        if let Some(pod) = pod {
+            // The kubelet takes mirrors away and makes them anew, while the static pod runs on.
+            if is_mirror(pod) {
+                return None;
+            }
+            let meant = self.seen.as_ref().unwrap_or(&self.query.uid);
+            if *meant == pod.uid {
+                self.seen = Some(pod.uid.clone());
+                let deleted = pod.deletion.is_some();
+                return deleted.then(|| format!("pod {key} is being deleted"));
+            }
+            // The runtime did not say which. One that is being deleted may be the one before.
+            if meant.is_empty() && pod.deletion.is_none() {
+                self.seen = Some(pod.uid.clone());
+                return None;
+            }
+        }
+        self.seen.is_some().then(|| format!("pod {key} is gone"))
+    }
+}
+
+/// The object of a static pod is a mirror with a uid of its own; its Node owns it.
+fn is_mirror(pod: &PodView) -> bool {
+    pod.owner.as_ref().is_some_and(|o| o.kind == "Node")
+}
+
 impl Owner {
     pub(super) fn ask(&mut self, ask: Ask) {
         match ask {
@@ -16,6 +55,11 @@ impl Owner {
             Ask::PodNow(query, reply) => {
                 let _ = reply.send(self.pod_ready(&query));
             }
+            Ask::PodGone(query, reply) => self.gone_waiters.push(GoneWaiter {
+                query,
+                seen: None,
+                reply,
+            }),
             Ask::PodUid(key, reply) => {
                 let uid = self.pods.get(&key).map(|pod| pod.uid.clone());
                 let _ = reply.send(uid.unwrap_or_default());
@@ -67,9 +111,7 @@ impl Owner {
                 None => format!("the API server has no pod {} on this node", query.key),
             });
         };
-        // The object of a static pod is a mirror with a uid of its own; its Node owns it.
-        let mirror = pod.owner.as_ref().is_some_and(|o| o.kind == "Node");
-        if !query.uid.is_empty() && query.uid != pod.uid && !mirror {
+        if !query.uid.is_empty() && query.uid != pod.uid && !is_mirror(pod) {
             return Err(format!(
                 "the API server's pod {} is another of that name (uid {}, not {})",
                 query.key, pod.uid, query.uid
@@ -144,6 +186,18 @@ impl Owner {
                     let _ = reply.send(ready);
                 }
                 Err(_) => self.pod_waiters.push((query, reply)),
+            }
+        }
+        let waiters = std::mem::take(&mut self.gone_waiters);
+        for mut waiter in waiters {
+            if waiter.reply.is_closed() {
+                continue;
+            }
+            match waiter.look(self.pods.get(&waiter.query.key)) {
+                Some(why) => {
+                    let _ = waiter.reply.send(why);
+                }
+                None => self.gone_waiters.push(waiter),
             }
         }
         let waiters = std::mem::take(&mut self.port_waiters);

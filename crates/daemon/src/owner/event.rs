@@ -69,6 +69,9 @@ pub enum Ask {
     Pod(PodQuery, oneshot::Sender<PodReady>),
     /// Answered at once; `Err` says what the pod waits for.
     PodNow(PodQuery, oneshot::Sender<Result<PodReady, String>>),
+    /// Answered, in words, once the pod is being deleted or is gone. A pod that was never there is not gone: the watch may
+    /// be behind.
+    PodGone(PodQuery, oneshot::Sender<String>),
     /// The pod's uid as far as it is known; an event without it is not shown with the pod.
     PodUid(PodKey, oneshot::Sender<SmolStr>),
     /// Put a device into `br-int`.

@@ -26,6 +26,7 @@ use std::sync::mpsc as blocking;
 use std::time::Duration;
 
 use api::view::{NodeView, PodKey, PodView};
+use asks::GoneWaiter;
 use net::{Cidr, DualStack};
 use node::ovs::OvsView;
 use node::plan::{
@@ -125,6 +126,7 @@ pub struct Owner {
     conflist_due: Instant,
     compiled: Compiled,
     pod_waiters: Vec<(PodQuery, oneshot::Sender<PodReady>)>,
+    gone_waiters: Vec<GoneWaiter>,
     port_waiters: Vec<(SmolStr, oneshot::Sender<Result<(), String>>)>,
     /// Ports whose DEL came while there was no connection to OVS.
     unplug_later: BTreeSet<SmolStr>,
@@ -173,6 +175,7 @@ impl Owner {
             conflist_due: now,
             compiled: Compiled::default(),
             pod_waiters: Vec::new(),
+            gone_waiters: Vec::new(),
             port_waiters: Vec::new(),
             unplug_later: BTreeSet::new(),
             sweep_due: now,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use api::cni::{PATH_ADD, PATH_CHECK, PATH_DEL, PATH_GC, PATH_STATUS};
-use api::view::Owner;
+use api::view::{Deletion, Owner, PodView};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -162,6 +162,100 @@ fn del_ends_an_add_that_waits() {
         assert_eq!((add.0, del.0), (503, 204), "{add:?}");
         assert!(start.elapsed() < PATIENCE / 2);
         assert!(ovs.ports().is_empty() && !device(&a.host()));
+    });
+}
+
+#[test]
+fn an_add_ends_with_its_pod() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.node().await;
+        let deleting = |mut pod: PodView| {
+            pod.deletion = Some(Deletion {
+                timestamp_unix: 0,
+                grace_seconds: 1,
+            });
+            Event::Pods(Watch::Apply(pod))
+        };
+        let delete = |name: &str| Event::Pods(Watch::Delete("ns".into(), name.into()));
+        let another = |name: &str, last| {
+            let mut pod = pod_view(name, last, false);
+            pod.uid = "uid-another".into();
+            Event::Pods(Watch::Apply(pod))
+        };
+        for says_which in [true, false] {
+            // Deleted while it waits for an address, or for OVN; gone; another of its name in its place; gone from the list.
+            let ends = [
+                ("a", false, deleting(pod_view("a", 11, false))),
+                ("b", true, deleting(pod_view("b", 12, true))),
+                ("c", false, delete("c")),
+                ("d", false, another("d", 14)),
+                ("e", true, Event::Pods(Watch::Replace(Vec::new()))),
+            ];
+            for (name, address, end) in ends {
+                daemon.pods(&[pod_view(name, 11, address)]).await;
+                let sandbox = Sandbox::new(name, &format!("{name}{name}{name}"));
+                let mut request = sandbox.request();
+                if says_which {
+                    request["pod_uid"] = json!(format!("uid-{name}"));
+                }
+                let start = Instant::now();
+                let steps = async {
+                    if address {
+                        ovs.wait_for_port(&sandbox.host()).await;
+                    }
+                    sleep(Duration::from_millis(200)).await;
+                    daemon.send(end).await;
+                };
+                let ((status, answer), ()) = tokio::join!(daemon.call(PATH_ADD, request), steps);
+                assert_eq!(
+                    (status, &answer["code"]),
+                    (400, &json!(101)),
+                    "no use in trying again: {answer}"
+                );
+                assert!(start.elapsed() < PATIENCE / 4, "{name}: {answer}");
+                assert!(ovs.ports().is_empty() && !device(&sandbox.host()));
+            }
+        }
+    });
+}
+
+#[test]
+fn an_add_outlives_the_pod_that_had_the_name_before() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.node().await;
+        // The watch is behind: it has the one before, which goes in its own time.
+        let mut old = pod_view("a", 11, true);
+        old.uid = "uid-old".into();
+        old.deletion = Some(Deletion {
+            timestamp_unix: 0,
+            grace_seconds: 1,
+        });
+        for says_which in [true, false] {
+            daemon.pods(std::slice::from_ref(&old)).await;
+            let sandbox = Sandbox::new("a", if says_which { "aaaa" } else { "bbbb" });
+            let mut request = sandbox.request();
+            if says_which {
+                request["pod_uid"] = json!("uid-a");
+            }
+            let steps = async {
+                sleep(Duration::from_millis(200)).await;
+                daemon
+                    .send(Event::Pods(Watch::Delete("ns".into(), "a".into())))
+                    .await;
+                sleep(Duration::from_millis(200)).await;
+                let new = pod_view("a", 12, true);
+                daemon.send(Event::Pods(Watch::Apply(new))).await;
+                ovs.wait_for_port(&sandbox.host()).await;
+                ovs.install(&sandbox.host());
+            };
+            let (add, ()) = tokio::join!(daemon.call(PATH_ADD, request), steps);
+            assert_eq!(add.0, 200, "{add:?}");
+            assert_eq!(daemon.call(PATH_DEL, sandbox.request()).await.0, 204);
+        }
     });
 }
 
