@@ -411,6 +411,9 @@ impl Lab {
             .current_dir("/");
         let key = process::key(launch.component, launch.node);
         let log = self.dir.join("log").join(format!("{key}.log"));
+        // Before the process: a holder says there that it is ready, and may be quicker than its record.
+        let folder = self.dir.join("proc");
+        fs::create_dir_all(&folder)?;
         let (pid, ticks) = process::detach(&mut command, &log)?;
         let mut line = Command::new(launch.program);
         line.args(&launch.args);
@@ -425,8 +428,6 @@ impl Lab {
             log,
             restarts,
         };
-        let folder = self.dir.join("proc");
-        fs::create_dir_all(&folder)?;
         write_atomic(
             &folder.join(key + ".json"),
             &serde_json::to_string_pretty(&record)?,
