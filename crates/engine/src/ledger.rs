@@ -9,6 +9,7 @@ use ipam::IpamError;
 use smol_str::SmolStr;
 
 use crate::Engine;
+use crate::effect::LogLine;
 use crate::event::{Kind, ObjectKey};
 
 /// How the allocator took a record.
@@ -20,7 +21,12 @@ pub(crate) enum Standing {
     Taken(PortName),
     /// The allocator cannot hold it; why.
     Unusable(String),
+    /// Nobody can tell what it says; why. What the allocator holds for the port, if anything, does not come from it.
+    Unreadable(String),
 }
+
+/// A record as it was shown, and why nobody can read its addresses, if so.
+type Shown = (IpView, Option<String>);
 
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
@@ -35,7 +41,10 @@ pub(crate) struct Ledger {
     /// Records that the allocator does not hold; kept by `place` and `erase`.
     homeless: BTreeSet<PortName>,
     /// Shown before the barrier fell; they are taken in one go, the announced ones first.
-    waiting: BTreeMap<PortName, IpView>,
+    waiting: BTreeMap<PortName, Shown>,
+    /// Ports whose addresses come from what their running owners were told, not from a record: what was found so at the
+    /// start counts as a record until there is one. Written by `restore`, `place` and `free`.
+    vouched: BTreeSet<PortName>,
 }
 
 impl Ledger {
@@ -47,20 +56,34 @@ impl Ledger {
         self.records.len()
     }
 
+    /// Whether what a running pod was told stands for its record.
+    pub(crate) fn is_vouched(&self, name: &str) -> bool {
+        self.vouched.contains(name)
+    }
+
+    /// The allocator holds nothing any more that a running pod was told.
+    pub(crate) fn unvouch(&mut self, name: &str) {
+        self.vouched.remove(name);
+    }
+
     pub(crate) fn names(&self) -> impl Iterator<Item = &PortName> {
         self.records.keys()
     }
 }
 
 impl Engine {
-    /// An IP resource was shown.
-    pub(crate) fn record(&mut self, ip: IpView) {
+    /// An IP resource was shown; `fault` says why its addresses cannot be read.
+    pub(crate) fn record(&mut self, ip: IpView, fault: Option<String>) {
+        if let Some(fault) = &fault {
+            let text = fault.clone();
+            self.log(LogLine::Warning { text });
+        }
         let name = ip.name.clone();
         if !self.open {
-            self.ledger.waiting.insert(name, ip);
+            self.ledger.waiting.insert(name, (ip, fault));
             return;
         }
-        self.place(ip);
+        self.place(ip, fault);
         self.todo_ports.insert(name);
     }
 
@@ -74,34 +97,66 @@ impl Engine {
         self.todo_ports.insert(name.clone());
     }
 
-    /// Takes everything that was shown before the barrier fell. Where two records claim one address, the one that a
-    /// living pod was told of wins, then the first by name.
+    /// Takes everything that was shown before the barrier fell. Where two claim one address, what a living pod was told
+    /// wins, with a record that says so before one that does not; then the first by name.
     pub(crate) fn restore(&mut self) {
         let waiting = std::mem::take(&mut self.ledger.waiting);
-        let (announced, others): (Vec<_>, Vec<_>) = waiting.into_values().partition(|ip| {
-            let owner = self.owner_of(&ip.name);
-            owner.is_some_and(|owner| self.is_announced(&owner, &ip.addresses))
-        });
-        for ip in announced.into_iter().chain(others) {
-            self.todo_ports.insert(ip.name.clone());
-            self.place(ip);
+        let (announced, others): (Vec<_>, Vec<_>) =
+            waiting.into_values().partition(|(ip, fault)| {
+                let owner = self.owner_of(&ip.name);
+                fault.is_none()
+                    && owner.is_some_and(|owner| self.is_announced(&owner, &ip.addresses))
+            });
+        let take = |engine: &mut Self, (ip, fault): Shown| {
+            engine.todo_ports.insert(ip.name.clone());
+            engine.place(ip, fault);
+        };
+        for shown in announced {
+            take(self, shown);
         }
-        self.restore_from_annotations();
+        // Records that changed while nobody looked (by hand, or older ones were put back) do not move pods that run.
+        for (ip, _) in &others {
+            if !self.is_programmed(ip) {
+                self.vouch(&ip.name);
+            }
+        }
+        for shown in others {
+            take(self, shown);
+        }
+        // Nor do records that are gone: somebody deleted one, and the process that would have stored it again died.
+        for name in self.all_ports() {
+            if self.ledger.get(&name).is_none() {
+                self.vouch(&name);
+            }
+        }
     }
 
-    /// A pod that runs keeps its address when its record is gone (somebody deleted it, and the process that would have
-    /// stored it again died): it is set aside before anybody else can get it.
-    fn restore_from_annotations(&mut self) {
-        for name in self.all_ports() {
-            if self.ledger.get(&name).is_some() {
-                continue;
-            }
-            let told = self.owner_of(&name).and_then(|owner| self.told(&owner));
-            if let Some(record) = told {
-                // Somebody else has it: then this one cannot keep it.
-                let _ = self.ipam.restore(name, record, ipam::Claim::Port);
-            }
+    /// Sets aside what a running pod was told, before anybody else can get it.
+    fn vouch(&mut self, name: &PortName) {
+        let told = self.owner_of(name).and_then(|owner| self.told(&owner));
+        // If somebody else has it, then this one cannot keep it.
+        if let Some(record) = told
+            && self
+                .ipam
+                .restore(name.clone(), record, ipam::Claim::Port)
+                .is_ok()
+        {
+            self.ledger.vouched.insert(name.clone());
         }
+    }
+
+    /// Whether the port has the record's addresses in the database: then it is the annotations that somebody changed.
+    fn is_programmed(&self, ip: &IpView) -> bool {
+        let port = ovn::nb::LogicalSwitchPort::named(ip.name.clone()).into_key();
+        let Some((_, _, row)) = self.nb.diff.row(&port) else {
+            return false;
+        };
+        let held: BTreeSet<std::net::IpAddr> = row
+            .strs("addresses")
+            .flat_map(str::split_whitespace)
+            .filter_map(|word| word.parse().ok())
+            .collect();
+        !held.is_empty() && held == ip.addresses.into_iter().collect()
     }
 
     /// What a pod or node was told, as far as it may be true. Whoever makes a pod writes its annotations: they count for
@@ -138,7 +193,7 @@ impl Engine {
         for name in self.ledger.homeless.clone() {
             if let Some(record) = self.ledger.records.get(&name) {
                 let ip = record.ip.clone();
-                self.place(ip);
+                self.place(ip, None);
                 self.todo_ports.insert(name);
             }
         }
@@ -146,32 +201,66 @@ impl Engine {
 
     /// Lets the allocator take a record.
     ///
-    /// What is stored wins over what is only in memory. What the leader has stored itself wins over an edit of the
-    /// record, which is put back; a standby takes whatever it sees.
-    fn place(&mut self, ip: IpView) {
+    /// What is stored wins over what is only in memory. What the leader has stored itself, and what a running pod was
+    /// told, wins over an edit of the record, which is put back; for the rest a standby takes whatever it sees.
+    fn place(&mut self, ip: IpView, fault: Option<String>) {
         let name = ip.name.clone();
         let before = self.ledger.records.get(&name);
         let was_held = before.is_some_and(|r| r.standing == Standing::Held);
-        let is_edit = self.is_active() && was_held && before.is_some_and(|r| r.ip.uid == ip.uid);
-        let mut standing = self.claim(&ip);
-        if standing == Standing::Taken(name.clone()) {
-            if is_edit {
-                standing = Standing::Held;
-            } else {
-                self.ipam.release(&name);
-                standing = self.claim(&ip);
-                self.freed = true;
-            }
-            self.touch_subnets();
-        } else if standing == Standing::Held && !was_held {
+        let was_good = before.is_some_and(|r| {
+            r.ip.uid == ip.uid && matches!(r.standing, Standing::Held | Standing::Unreadable(_))
+        });
+        let is_edit = was_good && (self.is_active() || self.is_lease_announced(&name));
+        // An edit may add an address, too. (Elsewhere that is a node's record that grew.)
+        let adds = self.is_active()
+            && was_good
+            && self
+                .ipam
+                .lease(&name)
+                .is_some_and(|lease| contradicts(lease, &ip));
+        let standing = match fault {
+            None if adds => Standing::Held,
+            Some(fault) => Standing::Unreadable(fault),
+            None => match self.claim(&ip) {
+                Standing::Taken(holder) if holder == name => {
+                    self.touch_subnets();
+                    if is_edit || self.ledger.is_vouched(&name) {
+                        Standing::Held
+                    } else {
+                        self.ipam.release(&name);
+                        self.freed = true;
+                        self.claim(&ip)
+                    }
+                }
+                Standing::Held => {
+                    self.ledger.unvouch(&name);
+                    Standing::Held
+                }
+                other => other,
+            },
+        };
+        if standing == Standing::Held && !was_held {
             self.touch(ObjectKey::cluster(Kind::Subnet, ip.subnet.clone()));
         }
-        if standing == Standing::Held {
+        if matches!(standing, Standing::Held | Standing::Unreadable(_)) {
             self.ledger.homeless.remove(&name);
         } else {
             self.ledger.homeless.insert(name.clone());
         }
         self.ledger.records.insert(name, Record { ip, standing });
+    }
+
+    /// Lets the allocator take a record anew: what it held for the port is nobody's any more.
+    pub(crate) fn replace(&mut self, ip: IpView) {
+        self.free(&ip.name.clone());
+        self.place(ip, None);
+    }
+
+    /// Whether the living owner of a port was told of the addresses that the allocator holds for it.
+    pub(crate) fn is_lease_announced(&self, name: &PortName) -> bool {
+        self.owner_of(name)
+            .zip(self.ipam.lease(name))
+            .is_some_and(|(owner, lease)| self.is_announced(&owner, &lease.addresses))
     }
 
     /// Figures of several subnets may have changed.
@@ -288,6 +377,16 @@ impl Engine {
         ip.metadata.owner_references = owners;
         Some(ip)
     }
+}
+
+/// Whether a record says something that is not so, rather than less.
+pub(crate) fn contradicts(lease: &ipam::Lease, ip: &IpView) -> bool {
+    lease.subnet != ip.subnet
+        || ip.mac.is_some_and(|mac| mac != lease.mac)
+        || ip
+            .addresses
+            .into_iter()
+            .any(|a| !lease.addresses.iter().any(|held| *held == a))
 }
 
 /// Whether Kubernetes takes it for the value of a label (which is empty or at most 63 characters, with a letter or digit

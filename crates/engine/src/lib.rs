@@ -267,10 +267,14 @@ impl Engine {
                 self.changes.push(Change::Vpc(key.name.clone(), Some(vpc)));
             }
             Object::Ip(ip) => match IpView::try_from(&*ip) {
-                Ok(view) => self.record(view),
-                Err(error) => self.log(LogLine::Warning {
-                    text: error.to_string(),
-                }),
+                Ok(view) if view.addresses == DualStack::NONE => {
+                    let fault = format!("IP {}: it names no address", view.name);
+                    self.record(view, Some(fault));
+                }
+                Ok(view) => self.record(view, None),
+                Err(error) => {
+                    self.record(IpView::without_addresses(&ip), Some(error.to_string()));
+                }
             },
         }
         self.touch(key);

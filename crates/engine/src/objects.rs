@@ -243,7 +243,13 @@ impl Engine {
         let source = Source::Writes(key.to_string());
         match outcome {
             KubeOutcome::Done(object) => {
-                self.writes.clear(&key);
+                // A write after which the object is the one that it was: the same write again would do no more.
+                let version = object.as_ref().map(Object::resource_version);
+                if version.is_some() && version == based_on.as_deref() {
+                    self.writes.pause_until_news(&key, based_on, self.now);
+                } else {
+                    self.writes.clear(&key);
+                }
                 self.notices.set(source, std::collections::BTreeSet::new());
                 // A deletion without an object in its answer, and the last finalizer of a deleted object, end it.
                 if ends && !overtaken && object.as_ref().is_none_or(is_going) {

@@ -25,8 +25,11 @@ use smol_str::SmolStr;
 use crate::Engine;
 use crate::effect::{Effect, LogLine, Notice};
 use crate::event::{Kind, ObjectKey};
-use crate::ledger::Standing;
+use crate::ledger::{Standing, contradicts};
 use crate::notices::Source;
+
+/// The reason of an event about a record that nobody can read.
+const UNREADABLE: &str = "InvalidIP";
 
 /// Where a port stands. In brackets: what moves it on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -158,15 +161,21 @@ impl Engine {
                 }
             }
         }
-        if let Some(lease) = self.port_lease(name, owner)
+        self.keep_rows(name, owner);
+        self.set_state(name, PortState::Persisting);
+        self.touch(ObjectKey::cluster(Kind::Ip, name.clone()));
+    }
+
+    /// A pod that runs is not cut off until its record is stored again. That goes for what was found at the start alone:
+    /// later, annotations that name addresses may have come with the pod's manifest, and rows wait for the record.
+    fn keep_rows(&mut self, name: &PortName, owner: &PortOwner) {
+        if self.ledger.is_vouched(name)
+            && let Some(lease) = self.port_lease(name, owner)
             && self.is_announced(owner, &lease.addresses)
             && self.world.lease(name) != Some(&lease)
         {
-            // What it was told is as good as a record: a pod that runs is not cut off until its lost one is stored again.
             self.changes.push(Change::Lease(name.clone(), Some(lease)));
         }
-        self.set_state(name, PortState::Persisting);
-        self.touch(ObjectKey::cluster(Kind::Ip, name.clone()));
     }
 
     /// What the allocator holds for a port, as the world knows it.
@@ -184,6 +193,7 @@ impl Engine {
         let ip_key = ObjectKey::cluster(Kind::Ip, name.clone());
         if ip.deleting {
             // Somebody deleted a record whose address is in use. Its removal is completed, and it is stored again.
+            self.keep_rows(name, owner);
             self.set_state(name, PortState::Persisting);
             self.touch(ip_key);
             return;
@@ -211,9 +221,34 @@ impl Engine {
                 self.set_state(name, PortState::Waiting);
                 return;
             }
+            Standing::Unreadable(why) => {
+                self.complain(name, owner, UNREADABLE, why.clone());
+                if self.ipam.lease(name).is_none() {
+                    // A reservation is its user's to mend; any other record that tells nobody anything gives way.
+                    let state = if ip.reserved {
+                        PortState::Waiting
+                    } else {
+                        PortState::Forgetting
+                    };
+                    self.set_state(name, state);
+                    self.touch(ip_key);
+                    return;
+                }
+            }
         }
-        if !self.is_announced(owner, &ip.addresses)
-            && self.is_unsuitable(owner, &ip.subnet, &ip.addresses, ip.mac)
+        // The record may say something else than what is held: an edit that is put back.
+        let Some(lease) = self.ipam.lease(name).cloned() else {
+            return;
+        };
+        let is_announced = self.is_announced(owner, &lease.addresses);
+        if !is_announced && !self.is_active() && contradicts(&lease, ip) {
+            // It was kept for a pod that is no more.
+            self.replace(ip.clone());
+            self.todo_ports.insert(name.clone());
+            return;
+        }
+        if !is_announced
+            && self.is_unsuitable(owner, &lease.subnet, &lease.addresses, Some(lease.mac))
         {
             // The record of an earlier pod of this name, which this one cannot use.
             self.withdraw(name);
@@ -222,6 +257,7 @@ impl Engine {
         self.grow(name, owner);
         if self.is_active() && self.record_differs(name, ip) {
             // The ledger comes first: rows follow what is stored.
+            self.keep_rows(name, owner);
             self.set_state(name, PortState::Persisting);
             self.touch(ip_key);
             return;
@@ -263,8 +299,14 @@ impl Engine {
         if (ip.reserved || !is_of_port(ip)) && !ip.deleting {
             // A user's reservation outlives pods; only the port goes. And what is not a record of this network's ports
             // (attached networks, virtual machines, addresses of routers of an adopted cluster) is not ours to remove.
-            self.notices
-                .set(Source::Port(name.clone()), BTreeSet::new());
+            let told = match standing {
+                Standing::Unreadable(why) if ip.reserved => {
+                    let key = ObjectKey::cluster(Kind::Ip, name.clone());
+                    BTreeSet::from([self.warning(key, UNREADABLE, why.clone())])
+                }
+                _ => BTreeSet::new(),
+            };
+            self.notices.set(Source::Port(name.clone()), told);
             if self.world.lease(name).is_some() {
                 self.changes.push(Change::Lease(name.clone(), None));
             }
@@ -273,7 +315,7 @@ impl Engine {
         }
         self.notices
             .set(Source::Port(name.clone()), BTreeSet::new());
-        if *standing == Standing::Held {
+        if matches!(standing, Standing::Held | Standing::Unreadable(_)) {
             self.withdraw(name);
         } else {
             self.set_state(name, PortState::Forgetting);
@@ -327,6 +369,7 @@ impl Engine {
 
     /// Frees the addresses of a port, and wakes those who wait for some.
     pub(crate) fn free(&mut self, name: &PortName) {
+        self.ledger.unvouch(name);
         if let ipam::Release::Freed(lease) = self.ipam.release(name) {
             self.touch(ObjectKey::cluster(Kind::Subnet, lease.subnet));
             self.freed = true;
@@ -400,20 +443,23 @@ impl Engine {
         reason: &'static str,
         message: String,
     ) {
-        let key = object_of(owner);
-        let notice = Notice {
+        let notice = self.warning(object_of(owner), reason, message);
+        self.notices
+            .set(Source::Port(name.clone()), BTreeSet::from([notice]));
+    }
+
+    fn warning(&self, object: ObjectKey, reason: &'static str, message: String) -> Notice {
+        Notice {
             uid: self
                 .watches
-                .seen(&key)
+                .seen(&object)
                 .map(|s| s.uid.clone())
                 .unwrap_or_default(),
-            object: key,
+            object,
             warning: true,
             reason: SmolStr::new_static(reason),
             message,
-        };
-        self.notices
-            .set(Source::Port(name.clone()), BTreeSet::from([notice]));
+        }
     }
 
     pub(crate) fn notice_of(&self, problem: &Problem) -> Notice {

@@ -182,6 +182,21 @@ impl Writes {
 
     /// Makes `key` wait after a failure, longer each time; returns the pause.
     pub(crate) fn pause(&mut self, key: &ObjectKey, now: Timestamp) -> Duration {
+        self.fail(key, now, Ends::WithTime)
+    }
+
+    /// Makes `key` wait after a write that changed nothing, longer each time, or until it is seen in another version than
+    /// `stale`.
+    pub(crate) fn pause_until_news(
+        &mut self,
+        key: &ObjectKey,
+        stale: Option<SmolStr>,
+        now: Timestamp,
+    ) {
+        self.fail(key, now, Ends::WithNews { stale });
+    }
+
+    fn fail(&mut self, key: &ObjectKey, now: Timestamp, ends: Ends) -> Duration {
         let failures = self
             .pauses
             .get(key)
@@ -189,7 +204,7 @@ impl Writes {
             .saturating_add(1);
         let pause = LONGEST.min(FIRST * 2u32.saturating_pow(failures.min(16) - 1));
         let until = now.saturating_add(signed(pause)).unwrap_or(Timestamp::MAX);
-        self.wait(key, failures, until, Ends::WithTime);
+        self.wait(key, failures, until, ends);
         pause
     }
 

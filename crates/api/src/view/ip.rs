@@ -62,14 +62,50 @@ fn parse_addresses(text: &str) -> Result<DualStack<IpAddr>, ParseError> {
     bare.join(",").parse()
 }
 
+impl IpView {
+    /// Everything but the addresses: of a record whose addresses nobody can read, there is still to be known whose it is
+    /// and what holds it.
+    pub fn without_addresses(ip: &Ip) -> Self {
+        let (meta, spec) = (&ip.metadata, &ip.spec);
+        let some = |text: &str| (!text.is_empty()).then(|| SmolStr::new(text));
+        let labels: Keys = meta::labels(meta);
+        Self {
+            name: meta::text(meta.name.as_ref()),
+            uid: meta::text(meta.uid.as_ref()),
+            resource_version: meta::text(meta.resource_version.as_ref()),
+            subnet: SmolStr::new(&spec.subnet),
+            pod: (!spec.namespace.is_empty())
+                .then(|| PodKey::new(spec.namespace.as_str(), spec.pod_name.as_str())),
+            node: some(&spec.node_name),
+            addresses: DualStack::NONE,
+            mac: None,
+            pod_type: SmolStr::new(&spec.pod_type),
+            reserved: labels
+                .get(keys::IP_RESERVED)
+                .is_some_and(|v| v == keys::TRUE),
+            owner: meta
+                .owner_references
+                .iter()
+                .flatten()
+                .find(|owner| owner.kind == "Node")
+                .map(|owner| SmolStr::new(&owner.uid)),
+            finalizer: meta
+                .finalizers
+                .iter()
+                .flatten()
+                .any(|held| held == keys::FINALIZER || held == keys::FINALIZER_OLD),
+            deleting: meta.deletion_timestamp.is_some(),
+        }
+    }
+}
+
 impl TryFrom<&Ip> for IpView {
     type Error = IpViewError;
 
     fn try_from(ip: &Ip) -> Result<Self, IpViewError> {
-        let (meta, spec) = (&ip.metadata, &ip.spec);
-        let name = meta::text(meta.name.as_ref());
-        let some = |text: &str| (!text.is_empty()).then(|| SmolStr::new(text));
-        let labels: Keys = meta::labels(meta);
+        let spec = &ip.spec;
+        let mut view = Self::without_addresses(ip);
+        let name = &view.name;
 
         // `ipAddress` is the oldest field and the one that tools write; the other two repeat it by family.
         let text = match spec.ip_address.as_str() {
@@ -88,32 +124,7 @@ impl TryFrom<&Ip> for IpView {
             })?),
         };
 
-        Ok(Self {
-            uid: meta::text(meta.uid.as_ref()),
-            resource_version: meta::text(meta.resource_version.as_ref()),
-            subnet: SmolStr::new(&spec.subnet),
-            pod: (!spec.namespace.is_empty())
-                .then(|| PodKey::new(spec.namespace.as_str(), spec.pod_name.as_str())),
-            node: some(&spec.node_name),
-            addresses,
-            mac,
-            pod_type: SmolStr::new(&spec.pod_type),
-            reserved: labels
-                .get(keys::IP_RESERVED)
-                .is_some_and(|v| v == keys::TRUE),
-            owner: meta
-                .owner_references
-                .iter()
-                .flatten()
-                .find(|owner| owner.kind == "Node")
-                .map(|owner| SmolStr::new(&owner.uid)),
-            finalizer: meta
-                .finalizers
-                .iter()
-                .flatten()
-                .any(|held| held == keys::FINALIZER || held == keys::FINALIZER_OLD),
-            deleting: meta.deletion_timestamp.is_some(),
-            name,
-        })
+        (view.addresses, view.mac) = (addresses, mac);
+        Ok(view)
     }
 }
