@@ -168,12 +168,41 @@ fn kubectl_shows_the_columns_of_the_go_implementation() {
     );
 }
 
+/// `PRIVATE`, `NAT` and `DEFAULT` are `false` and not empty where a user left them out, and nothing else is filled in.
+#[test]
+fn switches_in_a_column_are_filled_in_and_no_other_field_is() {
+    fn defaults(prefix: &str, schema: &JSONSchemaProps, found: &mut Vec<String>) {
+        if let Some(default) = &schema.default {
+            found.push(format!("{prefix} {}", default.0));
+        }
+        for (name, property) in schema.properties.iter().flatten() {
+            defaults(&format!("{prefix}.{name}"), property, found);
+        }
+        if let Some(JSONSchemaPropsOrArray::Schema(items)) = &schema.items {
+            defaults(&format!("{prefix}[]"), items, found);
+        }
+    }
+    let mut found = Vec::new();
+    for crd in api::crds() {
+        let schema = crd.spec.versions[0].schema.as_ref().unwrap();
+        let schema = schema.open_api_v3_schema.as_ref().unwrap();
+        defaults(&crd.spec.names.kind, schema, &mut found);
+    }
+    assert_eq!(
+        found,
+        [
+            "Subnet.spec.default false",
+            "Subnet.spec.natOutgoing false",
+            "Subnet.spec.private false",
+        ]
+    );
+}
+
 /// A definition must stay structural: the API server refuses one that leaves a type open.
 #[test]
 fn every_schema_node_has_a_type() {
     fn check(path: &str, schema: &JSONSchemaProps) {
         assert!(schema.type_.is_some(), "{path} has no type");
-        assert!(schema.default.is_none(), "{path} has a default");
         assert!(schema.nullable.is_none(), "{path} is nullable");
         assert!(schema.any_of.is_none() && schema.one_of.is_none(), "{path}");
         for (name, property) in schema.properties.iter().flatten() {

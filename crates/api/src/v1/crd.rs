@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::{
-    CustomResourceDefinition, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
+    CustomResourceDefinition, JSON, JSONSchemaProps, JSONSchemaPropsOrArray, JSONSchemaPropsOrBool,
 };
 use kube::CustomResourceExt;
 
@@ -33,6 +33,13 @@ fn finish(mut crd: CustomResourceDefinition, name: Option<&str>) -> CustomResour
         {
             schema.title = None;
             simplify(schema);
+            for column in version.additional_printer_columns.iter().flatten() {
+                if column.type_ == "boolean"
+                    && let Some(path) = column.json_path.strip_prefix(".spec.")
+                {
+                    say_false(schema, path);
+                }
+            }
             if let Some(pattern) = name {
                 schema
                     .properties
@@ -42,6 +49,20 @@ fn finish(mut crd: CustomResourceDefinition, name: Option<&str>) -> CustomResour
         }
     }
     crd
+}
+
+/// Lets the API server fill in a switch of the spec that is absent. The Go implementation always writes these out, so that
+/// `kubectl get` has `false` in their columns; a typed object does not tell an absent one from one that is off, so that
+/// the controller would never see that it is to be written.
+fn say_false(schema: &mut JSONSchemaProps, field: &str) {
+    let spec = schema
+        .properties
+        .as_mut()
+        .and_then(|all| all.get_mut("spec"));
+    let fields = spec.and_then(|spec| spec.properties.as_mut());
+    if let Some(switch) = fields.and_then(|fields| fields.get_mut(field)) {
+        switch.default = Some(JSON(false.into()));
+    }
 }
 
 /// Metadata whose name matches a pattern; the only part of it that a definition may restrict.
@@ -60,7 +81,7 @@ fn metadata(pattern: &str) -> JSONSchemaProps {
 
 /// Removes what the derived schemas say beyond types and our own bounds.
 ///
-/// * Defaults would be written into stored objects, where they look like a user's wish.
+/// * Defaults would be written into stored objects, where they look like a user's wish; [`say_false`] has the exception.
 /// * `nullable` would store `null`; without it the API server prunes one.
 /// * Nothing is required: an absent field is an empty one, and the controller says what a spec lacks.
 /// * `uint32` and the like are formats of Rust's, and `date-time` would refuse what a status holds already.
