@@ -60,8 +60,8 @@ async fn serve_one(admin: Admin, address: SocketAddr) {
     }
 }
 
-/// Alive: the owner loop turns and the CNI socket accepts. What the daemon waits for does not matter here: a restart
-/// would not bring it.
+/// Alive: the owner loop turns and the CNI socket accepts. What the daemon waits for does not matter here, a socket that
+/// cannot be made among it: a restart would not bring it.
 async fn alive(State(admin): State<Admin>) -> impl IntoResponse {
     let (reply, answer) = oneshot::channel();
     let patience = Duration::from_secs(2);
@@ -78,6 +78,9 @@ async fn alive(State(admin): State<Admin>) -> impl IntoResponse {
             StatusCode::SERVICE_UNAVAILABLE,
             "the owner loop does not answer\n".to_owned(),
         );
+    }
+    if !admin.readiness.borrow().serving {
+        return (StatusCode::OK, "ok\n".to_owned());
     }
     match timeout(patience, UnixStream::connect(&admin.cni_socket)).await {
         Ok(Ok(_)) => (StatusCode::OK, "ok\n".to_owned()),

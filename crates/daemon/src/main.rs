@@ -23,13 +23,13 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use ovsdb::client::{Client, ClientConfig, Remote, TableSelection};
 use smol_str::SmolStr;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
@@ -159,17 +159,29 @@ async fn run(args: Args) -> anyhow::Result<()> {
     };
     let tasks = cni.tasks.clone();
     let closing = CancellationToken::new();
-    let serving = tokio::spawn(serve_cni(cni, args.clone(), closing.clone()));
+    let socket = args.bind_socket.clone();
+    let mut serving = tokio::spawn(cni::keep(cni, socket, closing.clone()));
 
     tokio::select! {
         () = told_to_stop() => info!("stopping"),
-        ended = owner => ended.context("the owner loop ended")?,
-        ended = serving => ended.context("the CNI server ended")?,
+        ended = owner => {
+            ended.context("the owner loop ended")?;
+            bail!("the owner loop ended");
+        }
+        ended = &mut serving => {
+            ended.context("the CNI server ended")?;
+            bail!("the CNI server ended");
+        }
     }
     // No new requests; those under way still need the owner.
     closing.cancel();
     tasks.close();
-    if timeout(FAREWELL, tasks.wait()).await.is_err() {
+    let farewell = async {
+        tasks.wait().await;
+        // Their answers are on their way.
+        let _ = serving.await;
+    };
+    if timeout(FAREWELL, farewell).await.is_err() {
         warn!("CNI requests were still under way; the runtime repeats them");
     }
     stop.cancel();
@@ -177,19 +189,6 @@ async fn run(args: Args) -> anyhow::Result<()> {
     // is replaced by the next.
     drop::<mpsc::Sender<Event>>(events);
     Ok(())
-}
-
-/// The socket's directory may come with Open vSwitch, later than we do.
-async fn serve_cni(cni: cni::Cni, args: Args, stop: CancellationToken) {
-    let listener = loop {
-        match cni::bind(&args.bind_socket) {
-            Ok(listener) => break listener,
-            Err(error) => warn!("{}: {error}; trying again", args.bind_socket.display()),
-        }
-        sleep(Duration::from_secs(1)).await;
-    };
-    info!("CNI requests on {}", args.bind_socket.display());
-    cni::serve(cni, listener, stop).await;
 }
 
 fn listen_addresses(args: &Args) -> Vec<IpAddr> {

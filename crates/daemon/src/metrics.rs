@@ -151,6 +151,7 @@ mod tests {
                 waiting: vec!["x".into()],
                 operations: 3,
                 pods: 2,
+                serving: true,
             })
             .unwrap();
         for line in [

@@ -8,29 +8,24 @@
 //! Work goes on when the runtime hangs up (its own time limit), so that it ends in a whole state: a finished interface,
 //! or none. A DEL for the same interface ends an ADD that still waits, and so does the end of its pod.
 
+mod server;
 mod verbs;
 
-use std::collections::HashMap;
-use std::fs;
-use std::io;
-use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+pub use server::keep;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use api::cni::{CheckRequest, Failure, GcRequest, Request, StatusRequest, code};
-use axum::extract::{Json, State};
+use api::cni::{Failure, code};
+use axum::extract::Json;
 use axum::response::IntoResponse;
-use axum::routing::post;
 use http::StatusCode;
 use node::linux::KernelError;
 use smol_str::SmolStr;
-use tokio::net::UnixListener;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
 
 use crate::cluster::Events;
 use crate::leftovers::{Busy, BusyGuard};
@@ -61,6 +56,34 @@ struct Requests {
     slots: HashMap<SmolStr, Slot>,
     /// The latest ADD for each logical port: its host end, and how to end it.
     latest: HashMap<SmolStr, (SmolStr, CancellationToken)>,
+    /// For each [`Witness`], the host ends that it has seen.
+    seen: BTreeMap<u64, BTreeSet<SmolStr>>,
+    next_witness: u64,
+}
+
+impl Requests {
+    /// Somebody wants his turn at this interface.
+    fn enter(&mut self, host: &SmolStr) -> &mut Slot {
+        for seen in self.seen.values_mut() {
+            seen.insert(host.clone());
+        }
+        let slot = self.slots.entry(host.clone()).or_insert_with(|| Slot {
+            turn: Arc::default(),
+            give_up: CancellationToken::new(),
+            users: 0,
+        });
+        slot.users += 1;
+        slot
+    }
+
+    fn leave(&mut self, host: &SmolStr) {
+        if let Some(slot) = self.slots.get_mut(host) {
+            slot.users -= 1;
+            if slot.users == 0 {
+                self.slots.remove(host);
+            }
+        }
+    }
 }
 
 impl Running {
@@ -82,6 +105,53 @@ impl Running {
             port: port.clone(),
             host: turn.host.clone(),
         }
+    }
+}
+
+/// Remembers every interface that a request worked on, or wanted to, since it was made.
+struct Witness {
+    running: Running,
+    id: u64,
+}
+
+impl Witness {
+    fn new(running: &Running) -> Self {
+        let mut requests = running.lock();
+        let id = requests.next_witness;
+        requests.next_witness += 1;
+        let now = requests.slots.keys().cloned().collect();
+        requests.seen.insert(id, now);
+        Self {
+            running: running.clone(),
+            id,
+        }
+    }
+
+    /// A turn at an interface that nobody else has worked on since: what was found of it before is still true.
+    fn turn(&self, busy: &Busy, host: &SmolStr) -> Option<Turn> {
+        let mut requests = self.running.lock();
+        if requests.seen.get(&self.id)?.contains(host) {
+            return None;
+        }
+        let slot = requests.enter(host);
+        let lock = slot.turn.clone().try_lock_owned().ok();
+        let give_up = slot.give_up.clone();
+        if lock.is_none() {
+            requests.leave(host);
+        }
+        Some(Turn {
+            running: self.running.clone(),
+            host: host.clone(),
+            give_up,
+            _lock: lock?,
+            _busy: busy.enter(host),
+        })
+    }
+}
+
+impl Drop for Witness {
+    fn drop(&mut self) {
+        self.running.lock().seen.remove(&self.id);
     }
 }
 
@@ -123,13 +193,7 @@ struct Turn {
 
 impl Drop for Turn {
     fn drop(&mut self) {
-        let mut requests = self.running.lock();
-        if let Some(slot) = requests.slots.get_mut(&self.host) {
-            slot.users -= 1;
-            if slot.users == 0 {
-                requests.slots.remove(&self.host);
-            }
-        }
+        self.running.lock().leave(&self.host);
     }
 }
 
@@ -138,12 +202,7 @@ impl Cni {
     async fn turn(&self, host: &SmolStr, interrupt: bool) -> Turn {
         let slot = {
             let mut requests = self.running.lock();
-            let slot = requests.slots.entry(host.clone()).or_insert_with(|| Slot {
-                turn: Arc::default(),
-                give_up: CancellationToken::new(),
-                users: 0,
-            });
-            slot.users += 1;
+            let slot = requests.enter(host);
             if interrupt {
                 // Those that come later get a token of their own.
                 std::mem::take(&mut slot.give_up).cancel();
@@ -232,119 +291,4 @@ impl IntoResponse for Failed {
         };
         (self.status, Json(body)).into_response()
     }
-}
-
-/// Makes the socket, in place of one that an earlier daemon left behind. Only root may connect.
-pub fn bind(path: &Path) -> io::Result<UnixListener> {
-    if let Some(directory) = path.parent() {
-        fs::create_dir_all(directory)?;
-    }
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
-        _ => {}
-    }
-    let listener = UnixListener::bind(path)?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-    Ok(listener)
-}
-
-/// Serves until cancelled; requests under way are finished.
-pub async fn serve(cni: Cni, listener: UnixListener, stop: CancellationToken) {
-    let router = axum::Router::new()
-        .route(api::cni::PATH_ADD, post(add))
-        .route(api::cni::PATH_DEL, post(del))
-        .route(api::cni::PATH_CHECK, post(check))
-        .route(api::cni::PATH_GC, post(gc))
-        .route(api::cni::PATH_STATUS, post(status))
-        .with_state(cni);
-    let served = axum::serve(listener, router)
-        .with_graceful_shutdown(async move { stop.cancelled().await })
-        .await;
-    if let Err(error) = served {
-        warn!("CNI server: {error}");
-    }
-}
-
-/// Runs a request to its end even if the client hangs up, and counts it.
-async fn finish<T, F>(cni: Cni, path: &'static str, work: F) -> axum::response::Response
-where
-    T: IntoResponse + Send + 'static,
-    F: Future<Output = Result<T, Failed>> + Send + 'static,
-{
-    let start = Instant::now();
-    let result = cni.tasks.spawn(work).await;
-    let response = match result {
-        Ok(Ok(answer)) => answer.into_response(),
-        Ok(Err(failed)) => failed.into_response(),
-        Err(error) => {
-            Failed::new(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response()
-        }
-    };
-    cni.metrics
-        .cni(path, response.status().as_u16(), start.elapsed());
-    response
-}
-
-async fn add(State(cni): State<Cni>, Json(request): Json<Request>) -> axum::response::Response {
-    let work = {
-        let cni = cni.clone();
-        async move { cni.add(&request).await.map(Json) }
-    };
-    finish(cni, api::cni::PATH_ADD, work).await
-}
-
-async fn del(State(cni): State<Cni>, Json(request): Json<Request>) -> axum::response::Response {
-    let work = {
-        let cni = cni.clone();
-        async move {
-            cni.del(&request).await?;
-            Ok(StatusCode::NO_CONTENT)
-        }
-    };
-    finish(cni, api::cni::PATH_DEL, work).await
-}
-
-async fn check(
-    State(cni): State<Cni>,
-    Json(request): Json<CheckRequest>,
-) -> axum::response::Response {
-    let work = {
-        let cni = cni.clone();
-        async move {
-            cni.check(&request).await?;
-            Ok(StatusCode::NO_CONTENT)
-        }
-    };
-    finish(cni, api::cni::PATH_CHECK, work).await
-}
-
-async fn gc(State(cni): State<Cni>, Json(request): Json<GcRequest>) -> axum::response::Response {
-    let work = {
-        let cni = cni.clone();
-        async move {
-            cni.gc(&request).await?;
-            Ok(StatusCode::NO_CONTENT)
-        }
-    };
-    finish(cni, api::cni::PATH_GC, work).await
-}
-
-async fn status(
-    State(cni): State<Cni>,
-    Json(_request): Json<StatusRequest>,
-) -> axum::response::Response {
-    let work = {
-        let cni = cni.clone();
-        async move {
-            let unready = cni.ask(Ask::Unready).await?;
-            if unready.is_empty() {
-                return Ok(StatusCode::NO_CONTENT);
-            }
-            Err(Failed {
-                code: Some(code::PLUGIN_NOT_AVAILABLE),
-                ..Failed::later(format!("waiting for {}", unready.join("; ")))
-            })
-        }
-    };
-    finish(cni, api::cni::PATH_STATUS, work).await
 }

@@ -14,7 +14,7 @@ use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-use super::{CANCELLED, Cni, Failed, POD_GONE};
+use super::{CANCELLED, Cni, Failed, POD_GONE, Witness};
 use crate::cluster::PodEvent;
 use crate::owner::{Ask, Plug, PodQuery, PodReady};
 
@@ -385,6 +385,9 @@ impl Cni {
         if !ours(&request.cni_type, &request.provider) {
             return Ok(());
         }
+        // The runtime's list is as old as its request: an ADD that it has begun since, or that it had given up and that
+        // goes on here, is none of it.
+        let witness = Witness::new(&self.running);
         let valid: Vec<SmolStr> = request
             .valid_attachments
             .iter()
@@ -397,19 +400,19 @@ impl Cni {
                 veth_names(&a.container_id, ifname).0
             })
             .collect();
-        let busy = self.busy.names();
         let mut hosts: BTreeSet<SmolStr> =
             self.ask(Ask::PodInterfaces).await?.into_iter().collect();
         // Also those that never got as far as OVS.
         let devices = blocking(|| Ok(linux::pod_devices(&mut host_socket()?)?)).await?;
         hosts.extend(devices.into_iter().map(|(host, _)| host));
         for host in hosts {
-            if valid.contains(&host) || busy.contains(&host) {
+            if valid.contains(&host) {
                 continue;
             }
-            info!("GC: removing {host}");
-            let _turn = self.turn(&host, true).await;
-            self.detach(&host).await;
+            if let Some(_turn) = witness.turn(&self.busy, &host) {
+                info!("GC: removing {host}");
+                self.detach(&host).await;
+            }
         }
         Ok(())
     }

@@ -34,6 +34,10 @@ pub enum Event {
     /// Whether every gateway of the join subnet answers; `Err` names one that does not.
     Gateway(Result<(), String>),
     Ask(Ask),
+    /// Whether CNI requests can reach us.
+    Cni(Result<(), String>),
+    /// Whether the CNI configuration list is in its place.
+    Conflist(Result<(), String>),
     /// The plan's own OVSDB transaction has ended.
     Committed(Result<(), String>),
     /// The Node was patched, or could not be.
@@ -104,4 +108,6 @@ pub struct Readiness {
     /// Kernel operations since the start.
     pub operations: u64,
     pub pods: usize,
+    /// The CNI socket is there.
+    pub serving: bool,
 }

@@ -57,6 +57,8 @@ const RULES_CALM: Duration = Duration::from_secs(5);
 const STUCK: Duration = Duration::from_secs(30);
 /// Between looks at the CNI configuration list, once pods can be attached.
 const CONFLIST: Duration = Duration::from_secs(10);
+/// And after one that failed.
+const CONFLIST_RETRY: Duration = Duration::from_secs(1);
 /// Between searches for leftovers when nothing hints at any.
 const SWEEP: Duration = Duration::from_mins(1);
 
@@ -123,6 +125,10 @@ pub struct Owner {
     condition: Option<Condition>,
     patching: bool,
     patch_retry: Instant,
+    /// Written by the CNI server.
+    cni_problem: Option<String>,
+    /// What became of the last look at the CNI configuration list.
+    conflist: Option<Result<(), String>>,
     conflist_due: Instant,
     compiled: Compiled,
     pod_waiters: Vec<(PodQuery, oneshot::Sender<PodReady>)>,
@@ -172,6 +178,8 @@ impl Owner {
             condition: None,
             patching: false,
             patch_retry: now,
+            cni_problem: Some("the CNI socket".into()),
+            conflist: None,
             conflist_due: now,
             compiled: Compiled::default(),
             pod_waiters: Vec::new(),
@@ -238,6 +246,16 @@ impl Owner {
             Event::KernelChanged(noticed) => self.kernel_changed(noticed),
             Event::Gateway(result) => self.gateway = Some(result),
             Event::Ask(ask) => self.ask(ask),
+            Event::Cni(reachable) => self.cni_problem = reachable.err(),
+            Event::Conflist(result) => {
+                self.conflist_due = Instant::now()
+                    + if result.is_ok() {
+                        CONFLIST
+                    } else {
+                        CONFLIST_RETRY
+                    };
+                self.conflist = Some(result);
+            }
             Event::Committed(result) => {
                 self.ovs_busy = false;
                 self.ovs_error = result.err();
@@ -272,6 +290,7 @@ impl Owner {
         self.sweep(now);
         let waiting = self.waiting();
         let (operations, pods) = (self.operations, self.pods.len());
+        let serving = self.cni_problem.is_none();
         self.parts.readiness.send_if_modified(|readiness| {
             let changed = readiness.waiting != waiting;
             if changed {
@@ -285,6 +304,7 @@ impl Owner {
                 waiting,
                 operations,
                 pods,
+                serving,
             };
             changed
         });
@@ -461,6 +481,11 @@ impl Owner {
         });
     }
 
+    /// Writes the CNI configuration list, by which the node becomes Ready, once ADD can be served.
+    ///
+    /// It is never taken away again. Without it the runtime could not end pods either, and a node that is not Ready loses
+    /// its pods after five minutes, whose network works; as long as ADD cannot be served, the plugin says so, and the
+    /// kubelet tries again.
     fn drive_conflist(&mut self, now: Instant) {
         let Some(conflist) = &self.parts.conflist else {
             return;
@@ -468,12 +493,24 @@ impl Owner {
         if now < self.conflist_due || !self.unready().is_empty() {
             return;
         }
-        self.conflist_due = now + CONFLIST;
-        let conflist = conflist.clone();
-        tokio::task::spawn_blocking(move || match conflist.install() {
-            Ok(true) => info!("wrote {}", conflist.path().display()),
-            Ok(false) => {}
-            Err(error) => warn!("writing {}: {error}", conflist.path().display()),
+        // Until it has been looked at.
+        self.conflist_due = now + STUCK;
+        let (conflist, events) = (conflist.clone(), self.parts.events.clone());
+        tokio::task::spawn_blocking(move || {
+            let path = conflist.path().display();
+            let result = match conflist.install() {
+                Ok(wrote) => {
+                    if wrote {
+                        info!("wrote {path}");
+                    }
+                    Ok(())
+                }
+                Err(error) => {
+                    warn!("writing {path}: {error}");
+                    Err(format!("the CNI configuration list {path}: {error}"))
+                }
+            };
+            let _ = events.blocking_send(Event::Conflist(result));
         });
     }
 }

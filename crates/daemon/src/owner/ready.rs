@@ -7,7 +7,7 @@ use super::{Owner, STUCK};
 impl Owner {
     /// What keeps pods from being attached.
     pub(super) fn unready(&self) -> Vec<String> {
-        let mut waiting = Vec::new();
+        let mut waiting: Vec<String> = self.cni_problem.iter().cloned().collect();
         if let Some(problem) = &self.ovs_problem {
             waiting.push(format!("Open vSwitch's database: {problem}"));
         } else if self.ovs.external_ids().is_none() {
@@ -44,6 +44,13 @@ impl Owner {
     /// What keeps the node from being complete.
     pub(super) fn waiting(&self) -> Vec<String> {
         let mut waiting = self.unready();
+        if waiting.is_empty() && self.parts.conflist.is_some() {
+            match &self.conflist {
+                Some(Err(problem)) => waiting.push(problem.clone()),
+                None => waiting.push("the CNI configuration list".into()),
+                Some(Ok(())) => {}
+            }
+        }
         if waiting.is_empty() {
             match &self.gateway {
                 Some(Err(problem)) => waiting.push(problem.clone()),

@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use api::cni::PATH_ADD;
 use api::view::{NodeView, NodeWire, PodView, PodWire};
+use clap::Parser;
 use node::linux::{self, NetNs, Socket};
 use node::plan::{GatewayType, SubnetFacts};
 use node::pod::{Identity, PodNetwork, PodNic};
@@ -23,8 +25,10 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::args::Args;
 use crate::cluster;
-use crate::owner::{Event, Owner, Parts, Readiness, Watch};
+use crate::conflist::Conflist;
+use crate::owner::{Ask, Event, Owner, Parts, Readiness, Watch};
 use crate::{cni, gateway, kernel, leftovers, metrics};
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
@@ -101,9 +105,50 @@ pub(super) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
 pub(super) struct Daemon {
     events: mpsc::Sender<Event>,
     readiness: watch::Receiver<Readiness>,
-    socket: PathBuf,
+    pub(super) socket: PathBuf,
+    pub(super) conflist: PathBuf,
+    pub(super) gc: Gate,
     stop: CancellationToken,
     _dir: TempDir,
+}
+
+/// Where GC's question for the ports of pods can be held up on its way to the owner.
+#[derive(Clone, Default)]
+pub(super) struct Gate {
+    lock: Arc<tokio::sync::Mutex<()>>,
+    waiting: Arc<AtomicUsize>,
+}
+
+impl Gate {
+    pub(super) async fn close(&self) -> tokio::sync::OwnedMutexGuard<()> {
+        self.lock.clone().lock_owned().await
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.load(Ordering::SeqCst)
+    }
+
+    /// A way to the owner that leads through here.
+    fn before(&self, owner: mpsc::Sender<Event>) -> mpsc::Sender<Event> {
+        let (events, mut inbox) = mpsc::channel(64);
+        let gate = self.clone();
+        tokio::spawn(async move {
+            while let Some(event) = inbox.recv().await {
+                if !matches!(event, Event::Ask(Ask::PodInterfaces(_))) {
+                    let _ = owner.send(event).await;
+                    continue;
+                }
+                let (gate, owner) = (gate.clone(), owner.clone());
+                tokio::spawn(async move {
+                    gate.waiting.fetch_add(1, Ordering::SeqCst);
+                    let _open = gate.lock.lock().await;
+                    let _ = owner.send(event).await;
+                    gate.waiting.fetch_sub(1, Ordering::SeqCst);
+                });
+            }
+        });
+        events
+    }
 }
 
 impl Daemon {
@@ -120,6 +165,25 @@ impl Daemon {
         client: cluster::ClientSlot,
     ) -> Self {
         let dir = tempfile::tempdir_in("/tmp").unwrap();
+        Self::start_in(dir, ovs, wait, patience, client)
+    }
+
+    /// With the socket and the CNI configuration list in that directory.
+    pub(super) fn start_in(
+        dir: TempDir,
+        ovs: &Ovs,
+        wait: Duration,
+        patience: Duration,
+        client: cluster::ClientSlot,
+    ) -> Self {
+        let (socket, net_d) = (dir.path().join("cni.sock"), dir.path().join("net.d"));
+        let args = Args::parse_from([
+            "kube-ovn-daemon".into(),
+            format!("--bind-socket={}", socket.display()),
+            format!("--cni-conf-dir={}", net_d.display()),
+            "--cni-conf-file=/nonexistent".into(),
+        ]);
+        let conflist = Conflist::new(&args).unwrap();
         let (events, inbox) = mpsc::channel(64);
         let (readiness_in, readiness) = watch::channel(Readiness::default());
         let mut config = ClientConfig::new(
@@ -143,7 +207,7 @@ impl Daemon {
             jobs: kernel::spawn_worker(events.clone()).unwrap(),
             ovs: handle,
             events: events.clone(),
-            conflist: None,
+            conflist: Some(conflist.clone()),
             gateways: gateway::Gateways::start(events.clone()),
             writer: cluster::NodeWriter::new(client.clone(), "n1".into()),
             readiness: readiness_in,
@@ -152,10 +216,9 @@ impl Daemon {
         });
         kernel::spawn_monitor(events.clone()).unwrap();
         tokio::spawn(owner.run(inbox, ovs_events, stop.clone()));
-        let socket = dir.path().join("cni.sock");
-        let listener = cni::bind(&socket).unwrap();
+        let gc = Gate::default();
         let cni = cni::Cni {
-            owner: events.clone(),
+            owner: gc.before(events.clone()),
             events: cluster::Events::start(client, "n1".into()),
             metrics: Arc::new(metrics::Metrics::new("n1")),
             busy,
@@ -163,11 +226,13 @@ impl Daemon {
             running: cni::Running::default(),
             tasks: TaskTracker::new(),
         };
-        tokio::spawn(cni::serve(cni, listener, stop.clone()));
+        tokio::spawn(cni::keep(cni, socket.clone(), stop.clone()));
         Self {
             events,
             readiness,
             socket,
+            conflist: conflist.path().to_owned(),
+            gc,
             stop,
             _dir: dir,
         }
@@ -208,7 +273,15 @@ impl Daemon {
     }
 
     pub(super) async fn call(&self, path: &str, body: Value) -> (u16, Value) {
-        let mut stream = UnixStream::connect(&self.socket).await.unwrap();
+        let start = Instant::now();
+        let mut stream = loop {
+            match UnixStream::connect(&self.socket).await {
+                Ok(stream) => break stream,
+                // As the plugin does.
+                Err(error) => assert!(start.elapsed() < Duration::from_secs(3), "{error}"),
+            }
+            sleep(Duration::from_millis(10)).await;
+        };
         let body = body.to_string();
         let request = format!(
             "POST {path} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",

@@ -1,8 +1,15 @@
 //! The node itself.
 
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+use std::time::Duration;
+
+use api::cni::PATH_CHECK;
 use api::view::NodeView;
 use net::DualStack;
 use node::linux::NetNs;
+use tokio::sync::watch;
+use tokio::time::sleep;
 
 use super::harness::{
     ApiServer, Daemon, Ovs, PATIENCE, Sandbox, joined_node_view, node_view, pod_view, scenario, sh,
@@ -49,14 +56,81 @@ fn readiness_names_what_is_missing_and_the_node_is_set_up_when_it_comes() {
             sh("ip -o addr show ovn0").contains("100.64.0.2/16")
         })
         .await;
-        let router = NetNs::new().unwrap();
-        let path = format!("/proc/{}/fd/{}", std::process::id(), router.raw_fd());
-        sh(&format!("ip link set ovn netns {path}"));
-        router
-            .run(|| sh("ip link set ovn up; ip addr add 100.64.0.1/16 dev ovn"))
-            .unwrap();
+        // Pods could be attached; that the gateway does not answer yet is nothing to do with it.
+        until("the conflist", || daemon.conflist.exists()).await;
+        let _router = make_router();
         until("readiness", || daemon.waiting().is_empty()).await;
     });
+}
+
+#[test]
+fn the_conflist_comes_when_add_can_be_served_and_stays() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        // Something else has the socket's name; and later the list's.
+        let dir = tempfile::tempdir_in("/tmp").unwrap();
+        let socket = dir.path().join("cni.sock");
+        std::fs::create_dir_all(socket.join("not-empty")).unwrap();
+        std::fs::write(dir.path().join("net.d"), "").unwrap();
+        let (_, client) = watch::channel(None);
+        let daemon = Daemon::start_in(dir, &ovs, PATIENCE, leftovers::PATIENCE, client);
+        daemon.node().await;
+        daemon.pods(&[pod_view("a", 11, true)]).await;
+        make_ovn0();
+        let _router = make_router();
+        daemon
+            .send(Event::Nodes(Watch::Apply(joined_node_view())))
+            .await;
+        let only = |what: &'static str| {
+            let daemon = &daemon;
+            async move {
+                until(what, || {
+                    let waiting = daemon.waiting();
+                    waiting.len() == 1 && waiting[0].contains(what)
+                })
+                .await;
+            }
+        };
+        only("cni.sock: Is a directory").await;
+        sleep(Duration::from_millis(1500)).await;
+        only("cni.sock: Is a directory").await;
+        std::fs::remove_dir_all(&socket).unwrap();
+        // Pods can be attached, and nobody will know.
+        only("01-kube-ovn.conflist: File exists").await;
+        std::fs::remove_file(daemon.conflist.parent().unwrap()).unwrap();
+        until("readiness", || daemon.waiting().is_empty()).await;
+        let conflist = std::fs::read_to_string(&daemon.conflist).unwrap();
+        assert!(conflist.contains(socket.to_str().unwrap()), "{conflist}");
+        let a = Sandbox::new("a", "aaaa");
+        daemon.attach(&ovs, &a).await;
+
+        // Open vSwitch starts anew and makes the directory anew.
+        std::fs::remove_file(&socket).unwrap();
+        until("another socket", || socket.exists()).await;
+        assert_eq!(daemon.call(PATH_CHECK, a.request()).await.0, 204);
+        let mode = std::fs::metadata(&socket).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        // Another daemon takes it: it is the other's as long as that one is there.
+        std::fs::remove_file(&socket).unwrap();
+        let other = UnixListener::bind(&socket).unwrap();
+        only("cni.sock: another process serves on it").await;
+        // Pods run; the runtime must be able to end them, and the kubelet to keep its node.
+        assert!(daemon.conflist.exists());
+        drop(other);
+        until("the socket", || daemon.waiting().is_empty()).await;
+        assert_eq!(daemon.call(PATH_CHECK, a.request()).await.0, 204);
+    });
+}
+
+/// OVN's router, at the other end of the join port.
+fn make_router() -> NetNs {
+    let router = NetNs::new().unwrap();
+    let path = format!("/proc/{}/fd/{}", std::process::id(), router.raw_fd());
+    sh(&format!("ip link set ovn netns {path}"));
+    router
+        .run(|| sh("ip link set ovn up; ip addr add 100.64.0.1/16 dev ovn"))
+        .unwrap();
+    router
 }
 
 fn other_node(ip: &str) -> NodeView {
@@ -179,12 +253,7 @@ fn a_node_that_registers_again_is_told_everything_again() {
         daemon.node().await;
         daemon.pods(&[]).await;
         make_ovn0();
-        let router = NetNs::new().unwrap();
-        let path = format!("/proc/{}/fd/{}", std::process::id(), router.raw_fd());
-        sh(&format!("ip link set ovn netns {path}"));
-        router
-            .run(|| sh("ip link set ovn up; ip addr add 100.64.0.1/16 dev ovn"))
-            .unwrap();
+        let _router = make_router();
         let written = |times: usize| {
             let api = &api;
             async move {
