@@ -8,6 +8,6 @@ pub mod flags;
 mod kinds;
 pub mod lease;
 mod metrics;
-mod notify;
+pub mod notify;
 pub mod watch;
 mod writer;
