@@ -70,8 +70,8 @@ impl UpArgs {
             dual_stack: self.dual_stack,
             ovn_ha: self.ovn_ha,
             ovn_prefix: self.ovn_prefix.clone(),
-            kube_proxy: !self.no_kube_proxy,
-            dns: !self.no_dns,
+            no_kube_proxy: self.no_kube_proxy,
+            no_dns: self.no_dns,
             kubernetes_bin: self.kubernetes_bin.clone(),
             pods: self.pod_cidr,
             cni: self.cni,
@@ -182,20 +182,33 @@ pub enum Verb {
         #[arg(long)]
         all: bool,
     },
-    #[command(hide = true)]
+}
+
+/// Processes of a lab whose program is this one, started by `up`. They have a parser of their own, so that nobody who
+/// mistypes a command is offered one of them.
+#[derive(Parser)]
+#[command(name = "kube-ovn-lab")]
+pub enum Part {
     Relay {
         dir: PathBuf,
         node: i32,
         api: std::net::SocketAddr,
         ext: i32,
     },
-    #[command(hide = true)]
     Holder {
         dir: PathBuf,
         ready: PathBuf,
         kind: String,
         node: Option<String>,
     },
+}
+
+impl Part {
+    /// The part that this process was started as, if it is one.
+    pub fn called() -> Option<Self> {
+        let first = std::env::args_os().nth(1)?;
+        (first == "relay" || first == "holder").then(Self::parse)
+    }
 }
 
 impl Verb {
@@ -220,8 +233,6 @@ impl Verb {
             Self::E2e { .. } => "e2e",
             Self::Logs { .. } => "logs",
             Self::Down { .. } => "down",
-            Self::Relay { .. } => "relay",
-            Self::Holder { .. } => "holder",
         })
     }
 }
@@ -268,6 +279,19 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+        Part::command().debug_assert();
+    }
+
+    #[test]
+    fn what_only_up_starts_is_not_offered() {
+        for word in ["rela", "relay", "holde", "holder"] {
+            let error = refusal(&["kube-ovn-lab", word]);
+            let offered = error.lines().any(|line| {
+                line.contains("'relay'") && line.contains("similar")
+                    || line.contains("'holder'") && line.contains("similar")
+            });
+            assert!(!offered, "{error}");
+        }
     }
 
     #[test]
@@ -294,7 +318,7 @@ mod tests {
                 .map(ToString::to_string)
                 .unwrap_or_default();
             assert!(
-                verb.is_hide_set() || !about.is_empty() && !about.ends_with('.'),
+                !about.is_empty() && !about.ends_with('.'),
                 "{}: {about}",
                 verb.get_name()
             );

@@ -42,6 +42,36 @@ fn called(program: &str, named: Option<&str>, lab: &str, verb: &str) -> String {
     }
 }
 
+/// The command line of this process for root. `sudo` passes neither the environment nor the reader's PATH on, so the lab
+/// is named and the program is a path.
+pub fn with_sudo(lab: &str) -> String {
+    let mut words = std::env::args();
+    let called = words.next().unwrap_or_default();
+    let program = if called.contains('/') {
+        called
+    } else {
+        std::env::current_exe().map_or(called, |path| path.display().to_string())
+    };
+    sudo(&program, lab, words)
+}
+
+fn sudo(program: &str, lab: &str, words: impl Iterator<Item = String>) -> String {
+    let mut command = Command::new("sudo");
+    command.arg(program);
+    if lab != crate::lab::DEFAULT {
+        command.args(["--name", lab]);
+    }
+    let mut words = words.peekable();
+    while let Some(word) = words.next_if(|word| word != "--") {
+        if word == "--name" {
+            words.next();
+        } else if !word.starts_with("--name=") {
+            command.arg(word);
+        }
+    }
+    shown(command.args(words))
+}
+
 /// Run to the end and return standard output; a non-zero exit is an error that carries standard error.
 pub fn capture(command: &mut Command) -> Result<String> {
     let output = output(command)?;
@@ -166,6 +196,26 @@ mod tests {
         assert_eq!(
             called(path, Some("two"), "lab", "down"),
             format!("{path} --name lab down")
+        );
+    }
+
+    #[test]
+    fn sudo_is_told_which_lab_is_meant() {
+        let line = |lab: &str, words: &[&str]| {
+            sudo("./kube-ovn-lab", lab, words.iter().map(|&w| w.to_owned()))
+        };
+        assert_eq!(line("lab", &["status"]), "sudo ./kube-ovn-lab status");
+        assert_eq!(
+            line("two", &["exec", "x", "--", "ping", "--name", "y z"]),
+            "sudo ./kube-ovn-lab --name two exec x -- ping --name 'y z'"
+        );
+        assert_eq!(
+            line("two", &["up", "--name", "two", "--nodes", "1"]),
+            "sudo ./kube-ovn-lab --name two up --nodes 1"
+        );
+        assert_eq!(
+            line("two", &["--name=two", "down"]),
+            "sudo ./kube-ovn-lab --name two down"
         );
     }
 

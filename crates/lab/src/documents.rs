@@ -8,8 +8,8 @@
 //! | `yaml run` | a manifest, applied with kubectl |
 //! | `console run` | what follows `$ ` is run; the lines below it must be in what it prints, in their order |
 //!
-//! In a `console` block a line `...` stands for any lines, and `...` at the end of a line for any words; blanks are not
-//! compared. What it prints may need a moment to become so.
+//! In a `console` block a line `...` stands for any lines, `...` at the end of a line for any words, and in a line for one
+//! word; blanks are not compared. What it prints may need a moment to become so.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -169,11 +169,15 @@ fn differs<'a>(expected: &'a [String], printed: &str) -> Option<&'a String> {
 
 fn says(printed: &str, expected: &str) -> bool {
     let mut printed = printed.split_ascii_whitespace();
-    for word in expected.split_ascii_whitespace() {
-        if word == "..." {
+    let mut expected = expected.split_ascii_whitespace().peekable();
+    while let Some(word) = expected.next() {
+        if word == "..." && expected.peek().is_none() {
             return true;
         }
-        if printed.next() != Some(word) {
+        if printed
+            .next()
+            .is_none_or(|said| word != "..." && word != said)
+        {
             return false;
         }
     }
@@ -222,6 +226,9 @@ mod tests {
         assert_eq!(differs(&expected, "NAME   A   B\na 1 1\nb    2\n"), None);
         assert_eq!(differs(&expected, "NAME A\nb 2 3\n"), Some(&expected[2]));
         assert_eq!(differs(&expected, "b 2\nNAME A B\n"), Some(&expected[2]));
+        assert!(says("default 3s Warning", "default ... Warning"));
+        assert!(!says("default Warning", "default ... Warning"));
+        assert!(!says("default 3s 4s Warning", "default ... Warning"));
     }
 
     #[test]

@@ -12,6 +12,7 @@
 
 pub mod cache;
 pub mod cgroup;
+pub mod changes;
 pub mod command;
 pub mod components;
 pub mod demo;

@@ -16,12 +16,15 @@ use lab::progress::Progress;
 use lab::{cache, demo, down, holder, ovn, relay, scenario, scenarios, status, table, up};
 use owo_colors::{OwoColorize as _, Stream};
 
-use crate::cli::{Cli, Format, Verb};
+use crate::cli::{Cli, Format, Part, Verb};
 
 fn main() -> ExitCode {
     end_with_the_reader();
-    let cli = Cli::parse();
-    match run(&cli) {
+    let result = match Part::called() {
+        Some(part) => be(&part).map(|()| ExitCode::SUCCESS),
+        None => run(&Cli::parse()),
+    };
+    match result {
         Ok(code) => code,
         Err(error) => {
             let sign = "error:"
@@ -30,6 +33,24 @@ fn main() -> ExitCode {
             eprintln!("{sign} {error:#}");
             ExitCode::FAILURE
         }
+    }
+}
+
+/// The life of a process that belongs to a lab.
+fn be(part: &Part) -> Result<()> {
+    match part {
+        Part::Relay {
+            dir,
+            node,
+            api,
+            ext,
+        } => relay::main(dir, *node, *api, *ext),
+        Part::Holder {
+            dir,
+            ready,
+            kind,
+            node,
+        } => holder::main(dir, ready, node.as_deref().filter(|_| kind == "node")),
     }
 }
 
@@ -48,7 +69,7 @@ fn end_with_the_reader() {
 fn run(cli: &Cli) -> Result<ExitCode> {
     let name = &cli.name;
     if let Some(verb) = cli.command.needs_root() {
-        preflight::root(verb)?;
+        preflight::root(name, verb)?;
     }
     match &cli.command {
         Verb::Prepare {
@@ -141,20 +162,6 @@ fn run(cli: &Cli) -> Result<ExitCode> {
                 [] => eprintln!("no lab `{name}` is up"),
                 names => eprintln!("down: {}", names.join(", ")),
             }
-        }
-        Verb::Relay {
-            dir,
-            node,
-            api,
-            ext,
-        } => relay::main(dir, *node, *api, *ext)?,
-        Verb::Holder {
-            dir,
-            ready,
-            kind,
-            node,
-        } => {
-            holder::main(dir, ready, node.as_deref().filter(|_| kind == "node"))?;
         }
     }
     Ok(ExitCode::SUCCESS)

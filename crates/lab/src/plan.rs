@@ -33,6 +33,9 @@ pub const PODS6: &str = "fd00:10:16::/112";
 /// Namespace of the fabric's own components and of their lease.
 pub const NAMESPACE: &str = "kube-ovn";
 
+/// What [`Spec::options`] calls a lab that was made without options.
+const PLAIN: &str = "no options";
+
 /// Which plugin gives pods their network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
@@ -66,6 +69,11 @@ pub struct Spec {
 }
 
 impl Spec {
+    /// Whether `up` made it without options.
+    pub fn is_plain(&self) -> bool {
+        self.options() == PLAIN
+    }
+
     /// The options of `up` that make such a lab.
     pub fn options(&self) -> String {
         let mut words = Vec::new();
@@ -87,7 +95,7 @@ impl Spec {
             words.push(format!("--pod-cidr {pods}"));
         }
         if words.is_empty() {
-            "no options".to_owned()
+            PLAIN.to_owned()
         } else {
             words.join(" ")
         }

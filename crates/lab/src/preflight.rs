@@ -10,7 +10,7 @@ use anyhow::{Result, bail};
 use nix::unistd::Uid;
 
 use crate::cgroup;
-use crate::command::{capture_with_input, output};
+use crate::command::{capture_with_input, output, with_sudo};
 
 /// What is about to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,10 +82,11 @@ fn executable(file: &Path) -> bool {
 }
 
 /// Fail with one line unless this is root.
-pub fn root(verb: &str) -> Result<()> {
+pub fn root(lab: &str, verb: &str) -> Result<()> {
     if !Uid::effective().is_root() {
         bail!(
-            "`{verb}` needs root: a lab lives in network and mount namespaces; run it again with sudo"
+            "`{verb}` needs root: a lab lives in network and mount namespaces; run it again with: {}",
+            with_sudo(lab)
         );
     }
     Ok(())
@@ -149,7 +150,10 @@ pub fn missing(purpose: Purpose, ovn_prefix: Option<&Path>) -> Vec<String> {
     let mut lines = Vec::new();
     if !Uid::effective().is_root() {
         // The other checks need root themselves and would only mislead.
-        return vec!["root: namespaces and mounts need it; run the command again with sudo".into()];
+        return vec![
+            "root: a lab lives in network and mount namespaces; run the command again with sudo"
+                .into(),
+        ];
     }
     lines.extend(packages(purpose, ovn_prefix));
     lines.extend(kernel());

@@ -24,7 +24,7 @@ use crate::preflight::{self, Purpose};
 use crate::progress::Progress;
 use crate::{components, images, kubernetes, network, ovn, pki, relay};
 
-/// What the command line asks for.
+/// What the command line asks for. An option that is not given says nothing: a lab that is up keeps what it has.
 #[derive(Clone, Debug)]
 pub struct Wish {
     /// Number of nodes; fewer than are up changes nothing.
@@ -35,16 +35,36 @@ pub struct Wish {
     pub ovn_ha: bool,
     /// See [`Spec`].
     pub ovn_prefix: Option<PathBuf>,
-    /// See [`Spec`].
-    pub kube_proxy: bool,
-    /// See [`Spec`].
-    pub dns: bool,
+    /// See [`Spec::kube_proxy`].
+    pub no_kube_proxy: bool,
+    /// See [`Spec::dns`].
+    pub no_dns: bool,
     /// A folder with Kubernetes' programs.
     pub kubernetes_bin: Option<PathBuf>,
     /// See [`Spec`].
     pub pods: Option<net::Cidr>,
     /// See [`Spec`].
     pub cni: Cni,
+}
+
+impl Wish {
+    /// The lab that is asked for: what is given, and for the rest what the lab of that name was made with.
+    fn spec(&self, kubernetes: PathBuf, ovn_prefix: Option<PathBuf>, saved: Option<&Spec>) -> Spec {
+        Spec {
+            dual_stack: self.dual_stack || saved.is_some_and(|s| s.dual_stack),
+            ovn_ha: self.ovn_ha || saved.is_some_and(|s| s.ovn_ha),
+            ovn_prefix: ovn_prefix.or_else(|| saved?.ovn_prefix.clone()),
+            // Another build of the same programs is not another lab: what runs goes on with those it was started with.
+            kubernetes: saved.map_or(kubernetes, |s| s.kubernetes.clone()),
+            pods: self.pods.or_else(|| saved?.pods),
+            kube_proxy: !self.no_kube_proxy && saved.is_none_or(|s| s.kube_proxy),
+            dns: !self.no_dns && saved.is_none_or(|s| s.dns),
+            cni: match (self.cni, saved) {
+                (Cni::KubeOvn, Some(saved)) => saved.cni,
+                (cni, _) => cni,
+            },
+        }
+    }
 }
 
 /// Build and fetch whatever a lab needs and the machine does not have.
@@ -82,7 +102,12 @@ pub fn prepare(progress: &Progress, kubernetes_bin: Option<&std::path::Path>) ->
 
 /// Bring a lab up.
 pub fn up(name: &str, wish: &Wish, progress: &Progress) -> Result<Lab> {
-    if wish.ovn_ha && wish.nodes < 3 {
+    crate::lab::check_name(name)?;
+    let dir = Lab::dir_of(name);
+    let there = dir.join("lab.json").exists();
+    let known = if there { Some(Lab::open(name)?) } else { None };
+    let nodes = known.as_ref().map_or(0, |lab| lab.nodes.len());
+    if wish.ovn_ha && usize::from(wish.nodes).max(nodes) < 3 {
         bail!("--ovn-ha needs three nodes: one member of the database cluster on each");
     }
     let ovn_prefix = wish
@@ -92,28 +117,27 @@ pub fn up(name: &str, wish: &Wish, progress: &Progress) -> Result<Lab> {
             fs::canonicalize(prefix).with_context(|| format!("--ovn-prefix {}", prefix.display()))
         })
         .transpose()?;
-    crate::lab::check_name(name)?;
-    preflight::check(Purpose::Run, ovn_prefix.as_deref())?;
-    preflight::memory(wish.nodes, Lab::open(name).map_or(0, |lab| lab.nodes.len()))?;
+    let saved = known.as_ref().map(|lab| &lab.spec);
+    let prefix = ovn_prefix.as_deref();
+    preflight::check(
+        Purpose::Run,
+        prefix.or_else(|| saved?.ovn_prefix.as_deref()),
+    )?;
+    preflight::memory(wish.nodes, nodes)?;
     if wish.cni == Cni::KubeOvn {
         for program in ["kube-ovn-controller", "kube-ovn-daemon", "kube-ovn"] {
             components::program(program)?;
         }
     }
     let kubernetes = prepare(progress, wish.kubernetes_bin.as_deref())?;
-    let spec = Spec {
-        dual_stack: wish.dual_stack,
-        ovn_ha: wish.ovn_ha,
-        ovn_prefix,
-        kubernetes,
-        kube_proxy: wish.kube_proxy,
-        dns: wish.dns,
-        pods: wish.pods,
-        cni: wish.cni,
-    };
-    let dir = Lab::dir_of(name);
     let _lock = crate::lab::lock(&dir)?;
-    let lab = merge(name, spec, wish.nodes)?;
+    let lab = merge(name, wish, kubernetes, ovn_prefix)?;
+    if there && !lab.spec.is_plain() {
+        progress.say(&format!(
+            "lab {name} is there, with {}, and stays so",
+            lab.spec.options()
+        ));
+    }
     speak_when_interrupted(name)?;
     lab.save()?;
     bring_up(&lab, progress).map_err(|error| unfinished(&lab, &error))?;
@@ -162,34 +186,29 @@ fn speak_when_interrupted(name: &str) -> Result<()> {
 }
 
 /// The lab as it is to be: the saved one with more nodes, or a new one.
-fn merge(name: &str, spec: Spec, nodes: u8) -> Result<Lab> {
-    let mut lab = Lab::plan(name, spec, nodes)?;
-    if !lab.dir.join("lab.json").exists() {
-        return Ok(lab);
+fn merge(name: &str, wish: &Wish, kubernetes: PathBuf, ovn_prefix: Option<PathBuf>) -> Result<Lab> {
+    if !Lab::dir_of(name).join("lab.json").exists() {
+        return Lab::plan(name, wish.spec(kubernetes, ovn_prefix, None), wish.nodes);
     }
-    let saved = Lab::open(name)?;
-    let mut comparable = saved.spec.clone();
-    // Another build of the same programs is not another lab.
-    comparable.kubernetes.clone_from(&lab.spec.kubernetes);
-    if comparable != lab.spec {
+    let mut lab = Lab::open(name)?;
+    let wanted = wish.spec(kubernetes, ovn_prefix, Some(&lab.spec));
+    if wanted != lab.spec {
         bail!(
-            "lab `{name}` is up with {}, not with {}; name another lab, or take it down first: {}",
-            saved.spec.options(),
+            "lab `{name}` is up with {}; it cannot become one with {}; name another lab, or take it down first: {}",
             lab.spec.options(),
+            wanted.options(),
             hint(name, "down")
         );
     }
-    lab.spec = saved.spec;
-    let known = saved.nodes.len();
-    let mut all = saved.nodes;
-    for node in lab.nodes {
-        if !all.iter().any(|n| n.number == node.number) && all.len() < usize::from(nodes).max(known)
-        {
-            all.push(node);
+    for node in Lab::plan(name, wanted, wish.nodes)?.nodes {
+        if lab.nodes.len() >= usize::from(wish.nodes) {
+            break;
+        }
+        if !lab.nodes.iter().any(|n| n.number == node.number) {
+            lab.nodes.push(node);
         }
     }
-    all.sort_by_key(|n| n.number);
-    lab.nodes = all;
+    lab.nodes.sort_by_key(|n| n.number);
     Ok(lab)
 }
 
@@ -347,6 +366,47 @@ pub fn each(nodes: &[Node], work: impl Fn(&Node) -> Result<()> + Sync) -> Result
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn wish() -> Wish {
+        Wish {
+            nodes: 3,
+            dual_stack: false,
+            ovn_ha: false,
+            ovn_prefix: None,
+            no_kube_proxy: false,
+            no_dns: false,
+            kubernetes_bin: None,
+            pods: None,
+            cni: Cni::KubeOvn,
+        }
+    }
+
+    #[test]
+    fn a_lab_keeps_the_options_that_are_not_given_again() {
+        let first = Wish {
+            dual_stack: true,
+            ovn_ha: true,
+            no_dns: true,
+            pods: "10.20.0.0/16".parse().ok(),
+            ..wish()
+        };
+        let saved = first.spec("/one".into(), Some("/ovn".into()), None);
+        assert_eq!(
+            saved.options(),
+            "--dual-stack --ovn-ha --no-dns --ovn-prefix /ovn --pod-cidr 10.20.0.0/16"
+        );
+        assert_eq!(wish().spec("/two".into(), None, Some(&saved)), saved);
+        assert_eq!(first.spec("/two".into(), None, Some(&saved)), saved);
+        // What is given and differs is not passed over in silence.
+        let other = Wish {
+            no_kube_proxy: true,
+            ..wish()
+        };
+        assert_ne!(other.spec("/two".into(), None, Some(&saved)), saved);
+        let plain = wish().spec("/one".into(), None, None);
+        assert!(plain.is_plain() && !saved.is_plain());
+        assert_ne!(first.spec("/one".into(), None, Some(&plain)), plain);
+    }
 
     #[test]
     fn a_half_made_lab_is_named_in_every_way_on() {

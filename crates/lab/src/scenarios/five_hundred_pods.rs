@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead as _, BufReader};
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
 use crate::command::capture;
 use crate::components::CONTROLLER_PORT;
@@ -25,36 +28,7 @@ const NAMESPACE: &str = "five-hundred";
 fn run(stage: &Stage<'_>) -> Result<()> {
     stage.calm()?;
     let before = cost(stage)?;
-    let mut watch = stage
-        .lab
-        .kubectl()?
-        .args(["get", "pods", "-n", NAMESPACE, "-l", "app=many", "--watch", "--no-headers", "-o"])
-        .arg(
-            "custom-columns=N:.metadata.name,\
-             A:.metadata.annotations.ovn\\.kubernetes\\.io/ip_address,\
-             R:.status.conditions[?(@.type==\"Ready\")].status",
-        )
-        .stdout(Stdio::piped())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let lines = watch.stdout.take().context("kubectl has no output")?;
-    // Each line is noted when it comes: Kubernetes' own times are whole seconds.
-    let reader = std::thread::spawn(move || {
-        let mut seen: BTreeMap<String, Seen> = BTreeMap::new();
-        for line in BufReader::new(lines).lines().map_while(Result::ok) {
-            let words: Vec<&str> = line.split_ascii_whitespace().collect();
-            let [name, address, ready] = words[..] else { continue };
-            let now = Instant::now();
-            let pod = seen.entry(name.to_owned()).or_insert(Seen { made: now, address: None, ready: None });
-            if address != "<none>" {
-                pod.address.get_or_insert(now - pod.made);
-            }
-            if ready == "True" {
-                pod.ready.get_or_insert(now - pod.made);
-            }
-        }
-        seen
-    });
+    let watch = Watch::start(stage)?;
     let told = super::ninety_pods::many_then(stage, NAMESPACE, COUNT, Duration::from_mins(10), || {
         let after = cost(stage)?;
         #[expect(clippy::cast_precision_loss, reason = "counters of one run")]
@@ -66,15 +40,18 @@ fn run(stage: &Stage<'_>) -> Result<()> {
         stage.note(format!("{:.1} s of processor time in the controllers", each("cpu").0));
         Ok(())
     });
-    end(&mut watch);
-    let seen = reader.join().ok().context("the reader of kubectl panicked")?;
+    let seen = watch.end()?;
+    let mut counts = Vec::new();
     for (what, times) in [
         ("address", seen.values().filter_map(|pod| pod.address).collect::<Vec<_>>()),
         ("Ready", seen.values().filter_map(|pod| pod.ready).collect()),
     ] {
-        stage.note(format!("creation to {what}: p50 {}, p99 {} ({} pods)", at(&times, 50), at(&times, 99), times.len()));
+        stage.note(format!("creation to {what}: p50 {}, p99 {}", at(&times, 50), at(&times, 99)));
+        counts.push(times.len());
     }
-    told
+    told?;
+    ensure!(counts == [COUNT, COUNT], "the watch saw the address of {} pods and {} Ready", counts[0], counts[1]);
+    Ok(())
 }
 
 /// A pod as the watch saw it.
@@ -84,9 +61,84 @@ struct Seen {
     ready: Option<Duration>,
 }
 
-fn end(watch: &mut Child) {
-    let _ = watch.kill();
-    let _ = watch.wait();
+/// Notes when each pod gets its address and is ready: Kubernetes' own times are whole seconds.
+struct Watch {
+    client: Arc<Mutex<Client>>,
+    reader: JoinHandle<BTreeMap<String, Seen>>,
+}
+
+/// The kubectl that listens now; none is started after the end.
+#[derive(Default)]
+struct Client {
+    over: bool,
+    child: Option<Child>,
+}
+
+impl Watch {
+    fn start(stage: &Stage<'_>) -> Result<Self> {
+        let mut command = stage.lab.kubectl()?;
+        // As the API server sends it: a kubectl that makes tables of so many pods falls behind, and is cut off.
+        command
+            .args(["get", "--raw"])
+            .arg(format!("/api/v1/namespaces/{NAMESPACE}/pods?watch=true&labelSelector=app%3Dmany&timeoutSeconds=3600"))
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null());
+        let client: Arc<Mutex<Client>> = Arc::default();
+        let shared = client.clone();
+        let reader = std::thread::spawn(move || {
+            let mut seen = BTreeMap::new();
+            // A watch that ends is begun anew, and first tells what there is by now.
+            while let Some(output) = listen(&mut command, &shared) {
+                for line in BufReader::new(output).lines().map_while(Result::ok) {
+                    note(&mut seen, &line, Instant::now());
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            seen
+        });
+        Ok(Self { client, reader })
+    }
+
+    fn end(self) -> Result<BTreeMap<String, Seen>> {
+        {
+            let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
+            client.over = true;
+            if let Some(child) = &mut client.child {
+                let _ = child.kill();
+            }
+        }
+        self.reader.join().ok().context("the reader of the watch panicked")
+    }
+}
+
+/// Start kubectl, unless the watch is over; the former one has ended.
+fn listen(command: &mut Command, client: &Mutex<Client>) -> Option<ChildStdout> {
+    let mut client = client.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(mut former) = client.child.take() {
+        let _ = former.wait();
+    }
+    if client.over {
+        return None;
+    }
+    let mut child = command.spawn().ok()?;
+    let output = child.stdout.take();
+    client.child = Some(child);
+    output
+}
+
+/// One event of the watch (`{"type": ..., "object": ...}`, a line each).
+fn note(seen: &mut BTreeMap<String, Seen>, line: &str, now: Instant) {
+    let Ok(event) = serde_json::from_str::<Value>(line) else { return };
+    let pod = &event["object"];
+    let Some(name) = pod["metadata"]["name"].as_str() else { return };
+    let times = seen.entry(name.to_owned()).or_insert(Seen { made: now, address: None, ready: None });
+    if pod["metadata"]["annotations"]["ovn.kubernetes.io/ip_address"].is_string() {
+        times.address.get_or_insert(now - times.made);
+    }
+    let conditions = pod["status"]["conditions"].as_array();
+    if conditions.into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True") {
+        times.ready.get_or_insert(now - times.made);
+    }
 }
 
 /// A percentile, in seconds.
@@ -121,6 +173,27 @@ fn cost(stage: &Stage<'_>) -> Result<BTreeMap<&'static str, f64>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_is_timed_from_when_it_was_first_seen() {
+        let (mut seen, start) = (BTreeMap::new(), Instant::now());
+        let line = |annotations: &str, ready: &str| {
+            format!(
+                r#"{{"type":"MODIFIED","object":{{"metadata":{{"name":"a","annotations":{annotations}}},
+                "status":{{"conditions":[{{"type":"Ready","status":"{ready}"}}]}}}}}}"#
+            )
+        };
+        let address = r#"{"ovn.kubernetes.io/ip_address":"10.16.0.11"}"#;
+        for (second, line) in
+            [line("{}", "False"), line(address, "False"), line(address, "True"), line("{}", "True")].iter().enumerate()
+        {
+            note(&mut seen, line, start + Duration::from_secs(second as u64));
+        }
+        note(&mut seen, "not JSON", start);
+        assert_eq!(seen.len(), 1);
+        assert_eq!(seen["a"].address, Some(Duration::from_secs(1)));
+        assert_eq!(seen["a"].ready, Some(Duration::from_secs(2)));
+    }
 
     #[test]
     fn percentiles_are_of_the_sorted_times() {
