@@ -404,7 +404,106 @@ async fn publish(
 
 #[cfg(test)]
 mod tests {
+    use futures::stream;
+
     use super::*;
+
+    type Item = watcher::Result<watcher::Event<NodeWire>>;
+
+    fn failed() -> Item {
+        let why = kube::Error::LinesCodecMaxLineLengthExceeded;
+        Err(watcher::Error::WatchStartFailed(why))
+    }
+
+    fn node(name: &str) -> NodeWire {
+        serde_json::from_value(json!({"metadata": {"name": name}})).unwrap()
+    }
+
+    /// What the owner hears of a watch that says this, and then nothing for a while; and what it has heard before that.
+    async fn heard(kind: Kind, items: Vec<Item>) -> (Vec<String>, Vec<String>) {
+        let stream = stream::iter(items).chain(stream::pending());
+        let (events, mut inbox) = mpsc::channel(64);
+        tokio::spawn(pump(
+            kind,
+            stream,
+            events,
+            |node: &NodeWire| Some(NodeView::from(node)).filter(|n| n.name != "left-out"),
+            Event::Nodes,
+        ));
+        let mut text = Vec::new();
+        let mut early = None;
+        let start = tokio::time::Instant::now();
+        while let Ok(Some(event)) = timeout(CALM * 3, inbox.recv()).await {
+            if start.elapsed() >= CALM {
+                early.get_or_insert_with(|| text.clone());
+            }
+            text.push(match event {
+                Event::Nodes(Watch::Apply(node)) => format!("apply {}", node.name),
+                Event::Nodes(Watch::Delete(_, name)) => format!("delete {name}"),
+                Event::Nodes(Watch::Replace(list)) => format!("replace by {}", list.len()),
+                Event::Api(kind, problem) => format!("{kind} {}", problem.is_some()),
+                other => panic!("{other:?}"),
+            });
+        }
+        (early.unwrap_or_else(|| text.clone()), text)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_becomes_events() {
+        let (_, all) = heard(
+            Kind::needed("nodes"),
+            vec![
+                Ok(watcher::Event::Init),
+                Ok(watcher::Event::InitApply(node("a"))),
+                Ok(watcher::Event::InitApply(node("left-out"))),
+                Ok(watcher::Event::InitDone),
+                Ok(watcher::Event::Apply(node("b"))),
+                Ok(watcher::Event::Apply(node("left-out"))),
+                Ok(watcher::Event::Delete(node("b"))),
+                // A second list that ends before it is whole, and a third.
+                Ok(watcher::Event::Init),
+                Ok(watcher::Event::InitApply(node("a"))),
+                Ok(watcher::Event::Init),
+                Ok(watcher::Event::InitApply(node("a"))),
+                Ok(watcher::Event::InitDone),
+            ],
+        )
+        .await;
+        let wanted = [
+            "replace by 1",
+            "apply b",
+            "delete left-out",
+            "delete b",
+            "replace by 1",
+        ];
+        assert_eq!(all, wanted);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_silent_after_trouble_works() {
+        let nodes = Kind::needed("nodes");
+        let (early, all) = heard(nodes, vec![failed()]).await;
+        assert_eq!(early, ["nodes true"]);
+        assert_eq!(all, ["nodes true", "nodes false"]);
+        let again = vec![failed(), Ok(watcher::Event::Apply(node("a")))];
+        let (early, all) = heard(nodes, again).await;
+        assert_eq!(early, ["nodes true", "nodes false", "apply a"]);
+        assert_eq!(all, early);
+        // It was cut off, and begins again.
+        let why = kube::Error::LinesCodecMaxLineLengthExceeded;
+        let cut = Err(watcher::Error::WatchFailed(why));
+        assert!(heard(nodes, vec![cut]).await.1.is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_watch_that_is_not_needed_ends_quietly() {
+        let kind = Kind {
+            name: "servicecidrs",
+            needed: false,
+        };
+        let more = Ok(watcher::Event::Apply(node("a")));
+        assert!(heard(kind, vec![failed(), more]).await.1.is_empty());
+    }
 
     #[test]
     fn condition_is_upstreams() {

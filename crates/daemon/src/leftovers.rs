@@ -16,8 +16,13 @@ use tracing::debug;
 
 /// How long a device must have been without a port before it gets one: it is none of an ADD or DEL under way then.
 pub const SETTLED: Duration = Duration::from_secs(2);
-/// How long a pod must have been unknown before a port that looks alive is taken for a leftover, usually.
+/// How long a pod must have been unknown before a port that looks alive is taken for a leftover, usually. A static pod
+/// is unknown while the kubelet makes its mirror anew.
 pub const PATIENCE: Duration = Duration::from_mins(1);
+/// And if the API server has said that the pod is no more: it was deleted by force, and nobody may be there to end it (its
+/// kubelet is dead). Its logical port has been withdrawn, and if there is a pod of that name elsewhere, the two would
+/// take that port from each other.
+pub const FORCED: Duration = Duration::from_secs(2);
 
 /// What the kernel says about one pod interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -77,7 +82,7 @@ pub fn look(interfaces: Vec<(SmolStr, Option<String>)>) -> Found {
 }
 
 /// Is the port a leftover? `known`: the API server has the pod on this node; `outlasted`: it has not had it for as long
-/// as patience lasts.
+/// as patience ([`PATIENCE`], [`FORCED`]) lasts.
 pub fn judge(suspect: &Suspect, known: bool, outlasted: bool) -> Option<&'static str> {
     match (suspect.device, suspect.netns, known) {
         // The sandbox is gone, whatever the pod's object says: a restarted pod has another sandbox.

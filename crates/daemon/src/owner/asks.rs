@@ -44,7 +44,7 @@ impl GoneWaiter {
 }
 
 /// The object of a static pod is a mirror with a uid of its own; its Node owns it.
-fn is_mirror(pod: &PodView) -> bool {
+pub(super) fn is_mirror(pod: &PodView) -> bool {
     pod.owner.as_ref().is_some_and(|o| o.kind == "Node")
 }
 

@@ -11,8 +11,10 @@ use ovsdb::client::ReplicaEvent;
 use smol_str::SmolStr;
 use tokio::time::Instant;
 
+use super::asks::is_mirror;
 use super::{Owner, RULES_CALM, Watch};
 use crate::kernel::Report;
+use crate::leftovers;
 use crate::views::node_facts;
 
 impl Owner {
@@ -68,18 +70,34 @@ impl Owner {
     pub(super) fn pods_changed(&mut self, change: Watch<PodView>) {
         match change {
             Watch::Apply(pod) => {
+                self.went.remove(&pod.key);
                 self.pods.insert(pod.key.clone(), pod);
             }
             Watch::Delete(namespace, name) => {
-                self.pods.remove(&PodKey::new(namespace, name));
-                // The kubelet's DEL usually comes first; this is for the one that never does.
-                self.sweep_soon(Duration::from_secs(2));
+                let pod = self.pods.remove(&PodKey::new(namespace, name));
+                self.pod_went(pod);
             }
             Watch::Replace(list) => {
-                self.pods = list.into_iter().map(|p| (p.key.clone(), p)).collect();
+                let new = list.into_iter().map(|p| (p.key.clone(), p)).collect();
+                let old = std::mem::replace(&mut self.pods, new);
                 self.pods_listed = true;
+                for (key, pod) in old {
+                    if !self.pods.contains_key(&key) {
+                        self.pod_went(Some(pod));
+                    }
+                }
+                self.went.retain(|key, _| !self.pods.contains_key(key));
             }
         }
+    }
+
+    /// The API server says that a pod is no more.
+    fn pod_went(&mut self, pod: Option<PodView>) {
+        if let Some(pod) = pod.filter(|pod| !is_mirror(pod)) {
+            self.went.insert(pod.key, Instant::now());
+        }
+        // The kubelet's DEL usually comes first; this is for the one that never does.
+        self.sweep_soon(leftovers::FORCED);
     }
 
     pub(super) fn replica(&mut self, event: ReplicaEvent) {

@@ -87,6 +87,8 @@ pub struct Owner {
     /// Written by the watch of this node's pods (host-network pods are left out).
     pods: BTreeMap<PodKey, PodView>,
     pods_listed: bool,
+    /// When the watch told that a pod was no more; not of mirrors of static pods. Kept for a while.
+    went: BTreeMap<PodKey, Instant>,
     /// Written by the watch of Subnets.
     subnets: BTreeMap<SmolStr, SubnetFacts>,
     subnets_listed: bool,
@@ -153,6 +155,7 @@ impl Owner {
             other_nodes: BTreeMap::new(),
             pods: BTreeMap::new(),
             pods_listed: false,
+            went: BTreeMap::new(),
             subnets: BTreeMap::new(),
             subnets_listed: false,
             service_cidrs: BTreeMap::new(),

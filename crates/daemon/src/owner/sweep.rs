@@ -94,16 +94,22 @@ impl Owner {
             if !known {
                 orphans.insert(suspect.name.clone(), since);
             }
-            let outlasted = now.duration_since(since) >= self.parts.patience;
+            let forced = self.went.get(&pod).map(|went| *went + leftovers::FORCED);
+            let outlasted = forced.is_some_and(|due| now >= due)
+                || now.duration_since(since) >= self.parts.patience;
             if let Some(why) = leftovers::judge(suspect, known, outlasted) {
                 info!("removing {} of pod {pod}: {why}", suspect.name);
                 remove.insert(suspect.name.clone());
+            } else if !known {
+                let due = forced.unwrap_or(now + self.parts.patience / 4);
+                self.sweep_due = self.sweep_due.min(due);
             }
         }
-        if orphans.keys().any(|name| !remove.contains(name)) {
-            self.sweep_soon(self.parts.patience / 4);
-        }
         self.orphans = orphans;
+        // What has no port any more needs no memory.
+        let patience = self.parts.patience;
+        self.went
+            .retain(|_, went| now.duration_since(*went) < patience);
         remove
     }
 

@@ -415,6 +415,19 @@ pub(super) fn pod_view(name: &str, last: u8, allocated: bool) -> PodView {
     PodView::from(&wire)
 }
 
+/// The object of a static pod, which the kubelet makes.
+pub(super) fn mirror_view(name: &str, last: u8, allocated: bool) -> PodView {
+    PodView {
+        owner: Some(api::view::Owner {
+            kind: "Node".into(),
+            name: "n1".into(),
+            uid: "node-uid".into(),
+            controller: true,
+        }),
+        ..pod_view(name, last, allocated)
+    }
+}
+
 /// A sandbox: an id, and a namespace with a path.
 pub(super) struct Sandbox {
     pub(super) id: String,

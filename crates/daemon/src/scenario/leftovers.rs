@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use api::cni::{PATH_CHECK, PATH_DEL};
 use tokio::sync::watch;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::harness::{
-    Daemon, Ovs, PATIENCE, Sandbox, device, node_view, pod_view, scenario, sh, until,
+    Daemon, Ovs, PATIENCE, Sandbox, device, mirror_view, node_view, pod_view, scenario, sh, until,
 };
 use crate::leftovers;
 use crate::owner::{Event, Watch};
@@ -130,5 +130,41 @@ fn what_a_killed_daemon_left_half_made_goes_with_its_pod() {
         .await;
         assert_eq!(ovs.ports(), [kept_sandbox.host()]);
         assert!(device(&kept_sandbox.host()));
+    });
+}
+
+#[test]
+fn a_pod_deleted_by_force_gives_its_port_up_at_once() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        // Usual patience: a minute.
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.node().await;
+        let mirror = mirror_view("static", 13, true);
+        let (told, listed) = (pod_view("told", 11, true), pod_view("listed", 12, true));
+        daemon.pods(&[told, listed, mirror.clone()]).await;
+        let told = Sandbox::new("told", "aaaa");
+        let listed = Sandbox::new("listed", "bbbb");
+        let kept = Sandbox::new("static", "cccc");
+        for sandbox in [&told, &listed, &kept] {
+            daemon.attach(&ovs, sandbox).await;
+        }
+        // Nobody sends a DEL: the kubelet is dead. The second goes while the watch is broken.
+        let start = Instant::now();
+        for name in ["told", "static"] {
+            daemon
+                .send(Event::Pods(Watch::Delete("ns".into(), name.into())))
+                .await;
+        }
+        until("the first to go", || !device(&told.host())).await;
+        daemon.pods(&[]).await;
+        until("the second to go", || !device(&listed.host())).await;
+        assert!(start.elapsed() < leftovers::FORCED * 2 + Duration::from_secs(5));
+        sleep(leftovers::FORCED).await;
+        // A static pod runs on while the kubelet makes its mirror anew.
+        assert_eq!(ovs.ports(), [kept.host()]);
+        daemon.pods(&[mirror]).await;
+        assert_eq!(daemon.call(PATH_CHECK, kept.request()).await.0, 204);
+        assert_eq!(daemon.call(PATH_DEL, told.request()).await.0, 204);
     });
 }

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use api::cni::{PATH_ADD, PATH_CHECK, PATH_DEL, PATH_GC, PATH_STATUS};
-use api::view::{Deletion, Owner, PodView};
+use api::view::{Deletion, PodView};
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::harness::{
-    Daemon, Ovs, PATIENCE, Sandbox, device, pod_view, scenario, subnet_facts, until,
+    Daemon, Ovs, PATIENCE, Sandbox, device, mirror_view, pod_view, scenario, subnet_facts, until,
 };
 use crate::owner::{Event, Watch};
 
@@ -344,28 +344,35 @@ fn a_pod_does_not_get_the_address_of_one_that_had_its_name() {
 }
 
 #[test]
-fn the_mirror_of_a_static_pod_has_another_uid() {
+fn an_add_for_a_static_pod_outlives_its_mirror() {
     scenario(|| async {
         let ovs = Ovs::new();
         let daemon = Daemon::start(&ovs, PATIENCE);
         daemon.node().await;
-        let mut mirror = pod_view("a", 11, true);
-        mirror.owner = Some(Owner {
-            kind: "Node".into(),
-            name: "n1".into(),
-            uid: "node-uid".into(),
-            controller: true,
-        });
-        daemon.pods(&[mirror]).await;
-        let sandbox = Sandbox::new("a", "aaaa");
-        let mut request = sandbox.request();
-        request["pod_uid"] = json!("hash-of-the-manifest");
-        let install = async {
-            ovs.wait_for_port(&sandbox.host()).await;
-            ovs.install(&sandbox.host());
-        };
-        let (add, ()) = tokio::join!(daemon.call(PATH_ADD, request), install);
-        assert_eq!(add.0, 200, "{add:?}");
+        for says_which in [true, false] {
+            let sandbox = Sandbox::new("a", if says_which { "aaaa" } else { "bbbb" });
+            let mut request = sandbox.request();
+            if says_which {
+                // Of no object.
+                request["pod_uid"] = json!("hash-of-the-manifest");
+            }
+            daemon.pods(&[mirror_view("a", 11, false)]).await;
+            let steps = async {
+                sleep(Duration::from_millis(200)).await;
+                // Somebody deletes it, and the kubelet makes it anew.
+                daemon
+                    .send(Event::Pods(Watch::Delete("ns".into(), "a".into())))
+                    .await;
+                sleep(Duration::from_millis(200)).await;
+                let mut new = mirror_view("a", 11, true);
+                new.uid = "another-uid".into();
+                daemon.send(Event::Pods(Watch::Apply(new))).await;
+                ovs.wait_for_port(&sandbox.host()).await;
+                ovs.install(&sandbox.host());
+            };
+            let (add, ()) = tokio::join!(daemon.call(PATH_ADD, request), steps);
+            assert_eq!(add.0, 200, "{add:?}");
+        }
     });
 }
 
