@@ -16,6 +16,8 @@ pub mod condition_type {
     pub const ERROR: &str = "Error";
     /// The spec sets fields that have no effect yet; the message names them.
     pub const UNSUPPORTED: &str = "Unsupported";
+    /// A deletion was asked for, and something keeps the object; the message says what.
+    pub const TERMINATING: &str = "Terminating";
 }
 
 /// Reasons of conditions and events that tools look for (the Go implementation's names), and ours.

@@ -9,7 +9,12 @@ use super::{Compiled, allow, names, priority};
 use crate::layout::SubnetState;
 use crate::problem::reason as ours;
 use crate::spec::with_prefix;
-use crate::{Accepted, Effective, Kind, KubeState, ObjectRef, Problem, Role, SubnetWrites, World};
+use crate::{
+    Accepted, Effective, Kind, KubeState, ObjectRef, PortOwner, Problem, Role, SubnetWrites, World,
+};
+
+/// How many of those that keep a Subnet are named.
+const USERS: usize = 5;
 
 pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
     let mut compiled = Compiled::default();
@@ -24,15 +29,22 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
     compiled.problems.extend(state.refused.clone());
     compiled.problems.extend(state.problems.iter().cloned());
     let occupied = world.is_occupied(name);
+    let spec = state.spec.as_ref().unwrap_or(&state.wanted);
+    let missing = unsupported(&**spec);
+    let mut conditions = conditions(state, &missing);
     if record.deleting && occupied {
+        conditions.push(Condition::new(
+            condition_type::TERMINATING,
+            true,
+            ours::ADDRESSES_IN_USE,
+            users(name, world),
+        ));
         compiled.problems.push(Problem::new(
             ObjectRef::cluster(Kind::Subnet, name.clone()),
             ours::ADDRESSES_IN_USE,
-            "the Subnet is deleted when its last address is given back; delete the pods that use it",
+            "the Subnet is deleted when its last address is given back; its condition Terminating names those that have one",
         ));
     }
-    let spec = state.spec.as_ref().unwrap_or(&state.wanted);
-    let missing = unsupported(&**spec);
     if !missing.is_empty() {
         compiled.problems.push(Problem::new(
             ObjectRef::cluster(Kind::Subnet, name.clone()),
@@ -50,7 +62,7 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
             name: name.clone(),
             spec: SubnetSpec::clone(&state.wanted),
             annotations,
-            conditions: conditions(state, &missing),
+            conditions,
             finalizer: !record.deleting || occupied,
             delete: state.abandoned && !occupied && !record.deleting,
         })));
@@ -104,6 +116,42 @@ fn rows(subnet: &Effective, world: &World) -> Fragment {
         );
     }
     fragment
+}
+
+/// Who has addresses of the Subnet, and how to take them back.
+fn users(name: &SmolStr, world: &World) -> String {
+    let owners = world.ports_of_subnet(name);
+    let owners = owners.filter_map(|port| world.lease(port).map(|lease| &lease.owner));
+    let (mut pods, mut nodes) = (0_usize, 0_usize);
+    let mut named = Vec::new();
+    for owner in owners {
+        let owner = match owner {
+            PortOwner::Pod(key) => {
+                pods += 1;
+                format!("pod {key}")
+            }
+            PortOwner::Node(node) => {
+                nodes += 1;
+                format!("node {node}")
+            }
+        };
+        if named.len() < USERS {
+            named.push(owner);
+        }
+    }
+    let more = match pods + nodes - named.len() {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let what = match (pods, nodes) {
+        (_, 0) => "pods",
+        (0, _) => "nodes",
+        _ => "pods and nodes",
+    };
+    format!(
+        "addresses are in use by {}{more}; the Subnet goes when these {what} are deleted",
+        named.join(", ")
+    )
 }
 
 /// The annotation that lets the values in force survive a bad edit and a restart.

@@ -1,6 +1,6 @@
 //! Logical routers.
 
-use api::v1::{Condition, VpcStatus, reason, unsupported};
+use api::v1::{Condition, VpcStatus, condition_type, reason, unsupported};
 use ovn::{Fragment, nb};
 use smol_str::{SmolStr, ToSmolStr};
 
@@ -53,15 +53,23 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
     let Some(record) = record else {
         return compiled;
     };
+    let mut conditions = Vec::new();
     if record.deleting && !subnets.is_empty() {
         let names: Vec<&str> = subnets.iter().map(|subnet| subnet.name.as_str()).collect();
+        let why = format!(
+            "the VPC is deleted when its Subnets are gone: {}",
+            names.join(", ")
+        );
+        conditions.push(Condition::new(
+            condition_type::TERMINATING,
+            true,
+            ours::ADDRESSES_IN_USE,
+            &why,
+        ));
         compiled.problems.push(Problem::new(
             ObjectRef::cluster(Kind::Vpc, name.clone()),
             ours::ADDRESSES_IN_USE,
-            format!(
-                "the VPC is deleted when its Subnets are gone: {}",
-                names.join(", ")
-            ),
+            why,
         ));
     }
     let mut names: Vec<String> = subnets
@@ -74,17 +82,15 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
         (_, subnet) => subnet.to_owned(),
     };
     let missing = unsupported(&record.spec);
-    let conditions = if missing.is_empty() {
-        Vec::new()
-    } else {
+    if !missing.is_empty() {
         let unsupported = Condition::unsupported(&missing);
         compiled.problems.push(Problem::new(
             ObjectRef::cluster(Kind::Vpc, name.clone()),
             reason::FIELDS_NOT_SUPPORTED,
             unsupported.message.clone(),
         ));
-        vec![unsupported]
-    };
+        conditions.push(unsupported);
+    }
     compiled.desired.push(KubeState::Vpc(Box::new(VpcWrites {
         name: name.clone(),
         status: VpcStatus {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use api::keys;
-use net::Cidr;
+use net::{Cidr, DualStack};
 use smol_str::SmolStr;
 
 use crate::Config;
@@ -18,6 +18,8 @@ pub(super) struct Claims {
     blocks: BTreeMap<(SmolStr, IpAddr), (Cidr, SmolStr)>,
     /// Names of ports between switch and router, which two pairs can share: `a-b` with `c`, and `a` with `b-c`.
     ports: BTreeMap<SmolStr, SmolStr>,
+    /// Blocks of the default VPC that are kept for one of the cluster's own Subnets, which is not in force now.
+    kept: Vec<(Cidr, SmolStr)>,
 }
 
 /// Both ends of a Subnet's link, the router's first; none if OVN has no part in it.
@@ -92,6 +94,19 @@ impl Claims {
             let owner = self.ports.get(&port)?;
             Some((port, owner))
         })
+    }
+
+    /// Keeps blocks for a Subnet. Blocks that others have stay theirs.
+    pub(super) fn keep(&mut self, cidrs: DualStack<Cidr>, subnet: &SmolStr) {
+        let blocks = cidrs.into_iter().map(|cidr| (cidr, subnet.clone()));
+        self.kept.extend(blocks);
+    }
+
+    /// A block that is kept for another Subnet than this one and overlaps the CIDR, and for which.
+    pub(super) fn kept(&self, cidr: Cidr, subnet: &str) -> Option<(Cidr, &SmolStr)> {
+        let mut others = self.kept.iter().filter(|(_, owner)| owner != subnet);
+        let (block, owner) = others.find(|(block, _)| block.overlaps(cidr))?;
+        Some((*block, owner))
     }
 
     /// Whether nothing of the Subnet's is taken.

@@ -197,18 +197,40 @@ fn grown(name: &str, spec: &SubnetSpec, config: &Config) -> Option<SubnetSpec> {
     Some(grown)
 }
 
-/// Decides, in order of seniority, which spec of each Subnet is in force. Returns what is taken, and the order.
+/// The cluster's own Subnets, and the addresses that the settings give them.
+fn own_subnets(config: &Config) -> [(&SmolStr, DualStack<Cidr>); 2] {
+    [
+        (&config.default_subnet.name, config.default_subnet.cidrs),
+        (&config.join.name, config.join.cidrs),
+    ]
+}
+
+/// Decides which spec of each Subnet is in force. Returns what is taken, and the order of seniority.
 pub(super) fn grant<'a>(
     drafts: &mut BTreeMap<&'a SmolStr, Draft>,
     inventory: &Inventory<'_>,
 ) -> (Claims, Vec<&'a SmolStr>) {
-    let mut order: Vec<&'a SmolStr> = drafts.keys().copied().collect();
-    order.sort_by_key(|name| {
+    // The cluster cannot do without its own Subnets.
+    let own = own_subnets(inventory.config);
+    let is_own = |name: &SmolStr| own.iter().any(|(own, _)| *own == name);
+    let mut seniority: Vec<&'a SmolStr> = drafts.keys().copied().collect();
+    seniority.sort_by_key(|name| {
         let draft = &drafts[*name];
-        // The cluster cannot do without its own Subnets.
-        let config = inventory.config;
-        let own = **name == config.default_subnet.name || **name == config.join.name;
-        (draft.accepted.is_none(), !own, draft.created, *name)
+        (
+            draft.accepted.is_none(),
+            !is_own(name),
+            draft.created,
+            *name,
+        )
+    });
+    // They choose first, however young, and those among them that hold nothing yet before those that want another place:
+    // what the others hold is safe from them, but not what the others would like to have.
+    let mut order = seniority.clone();
+    order.sort_by_key(|name| {
+        (
+            !is_own(name),
+            is_own(name) && drafts[*name].accepted.is_some(),
+        )
     });
     // What was accepted is taken until its Subnet has had its turn.
     let mut held = Claims::default();
@@ -220,7 +242,12 @@ pub(super) fn grant<'a>(
         }
     }
     let mut granted = Claims::default();
-    for name in order.iter().copied() {
+    for (name, cidrs) in own {
+        if !drafts.contains_key(name) {
+            granted.keep(cidrs, name);
+        }
+    }
+    for name in order {
         let Some(draft) = drafts.get_mut(name) else {
             continue;
         };
@@ -263,9 +290,15 @@ pub(super) fn grant<'a>(
             }
             granted.insert(&effective);
             draft.in_force = Some((effective, spec));
+        } else if let Some((_, cidrs)) = own.iter().find(|(own, _)| *own == name) {
+            // It will be back, as it is or as the settings have it.
+            granted.keep(*cidrs, name);
+            if let Ok(effective) = &draft.parsed {
+                granted.keep(effective.cidrs, name);
+            }
         }
     }
-    (granted, order)
+    (granted, seniority)
 }
 
 /// Names of ports follow from names of objects, and OVN has one port of a name.
@@ -366,19 +399,6 @@ pub(super) fn conflict(
     if !subnet.is_in_default_vpc(config) {
         return None;
     }
-    // The cluster's own Subnets have their place before they exist.
-    for (name, cidrs) in [
-        (&config.default_subnet.name, config.default_subnet.cidrs),
-        (&config.join.name, config.join.cidrs),
-    ] {
-        let absent = *name != subnet.name && !inventory.subnets.contains_key(name);
-        let hit = cidrs
-            .into_iter()
-            .find(|reserved| absent && subnet.cidrs.iter().any(|cidr| cidr.overlaps(*reserved)));
-        if let Some(other) = hit {
-            return Some(overlap(other, name));
-        }
-    }
     // What runs is not taken down because a node appeared or a setting changed.
     let runs = |cidr: Cidr| {
         accepted.is_some_and(|accepted| accepted.cidrs.get(cidr.family()) == Some(&cidr))
@@ -388,6 +408,10 @@ pub(super) fn conflict(
         .into_iter()
         .filter(|cidr| !runs(*cidr))
         .find_map(|cidr| {
+            // The cluster's own Subnets have their place while they do not exist.
+            if let Some((other, owner)) = granted.kept(cidr, &subnet.name) {
+                return Some(overlap(other, owner));
+            }
             let why = cluster_conflict(cidr, config).or_else(|| {
             let (address, nodes) = inventory
                 .nodes_by_address

@@ -123,6 +123,16 @@ impl World {
                 }
             }
         }
+        for subnet in [was, is].into_iter().flatten() {
+            // One that is to go names those that keep it.
+            if self
+                .subnets
+                .get(subnet)
+                .is_some_and(|record| record.deleting)
+            {
+                dirty.insert(Unit::Subnet(subnet.clone()));
+            }
+        }
         for owner in [&old, &lease]
             .into_iter()
             .flatten()
