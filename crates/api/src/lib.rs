@@ -9,7 +9,24 @@
 //! Nothing of it does I/O or reads a clock. Beside it, with the feature `client`, is the one connection to the API server
 //! that the programs share (`client`).
 
+// Pure: see clippy.toml.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::disallowed_macros,
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::iter_over_hash_type
+    )
+)]
+
 #[cfg(feature = "client")]
+#[allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the adapters are where the world begins"
+)]
 pub mod client;
 pub mod cni;
 pub mod keys;

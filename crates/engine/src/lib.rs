@@ -24,6 +24,17 @@
 //! * **Writes are level-triggered**: what an object should be is compared with what the API server last showed. A lost
 //!   answer, a conflict and a restart are the same case: compare again.
 
+// Pure: see clippy.toml.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::disallowed_macros,
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::iter_over_hash_type
+    )
+)]
+
 mod adopt;
 mod allocate;
 mod brakes;

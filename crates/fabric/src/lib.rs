@@ -12,6 +12,17 @@
 //! Everything is a pure function of what went in: no sockets, no clock, no randomness, and no memory beyond the objects,
 //! the leases and the ledger of accepted specs.
 
+// Pure: see clippy.toml.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::disallowed_macros,
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::iter_over_hash_type
+    )
+)]
+
 pub mod binding;
 pub mod compile;
 pub mod config;

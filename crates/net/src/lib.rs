@@ -38,6 +38,17 @@
 //! # }
 //! ```
 
+// Pure: see clippy.toml.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::disallowed_macros,
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::iter_over_hash_type
+    )
+)]
+
 mod cidr;
 mod dual;
 mod error;

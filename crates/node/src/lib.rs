@@ -10,10 +10,27 @@
 //!
 //! OVS is reached through OVSDB transactions, which are values too: [`ovs`] builds and reads them.
 
+// Pure: see clippy.toml.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::disallowed_macros,
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::iter_over_hash_type
+    )
+)]
+
 pub mod addr;
 pub mod ovs;
 pub mod plan;
 pub mod pod;
 
 #[cfg(feature = "linux")]
+#[allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the adapters are where the world begins"
+)]
 pub mod linux;

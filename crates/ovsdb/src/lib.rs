@@ -30,6 +30,17 @@
 //!
 //! [RFC 7047]: https://www.rfc-editor.org/rfc/rfc7047
 
+// Pure: see clippy.toml.
+#![cfg_attr(
+    not(test),
+    deny(
+        clippy::disallowed_macros,
+        clippy::disallowed_methods,
+        clippy::disallowed_types,
+        clippy::iter_over_hash_type
+    )
+)]
+
 pub mod wire;
 
 mod replica;
@@ -39,4 +50,10 @@ pub use replica::{Mirror, OutOfStep, Replica, RowDelta};
 pub use transact::{TransactError, TransactResult};
 
 #[cfg(feature = "client")]
+#[allow(
+    clippy::disallowed_macros,
+    clippy::disallowed_methods,
+    clippy::disallowed_types,
+    reason = "the adapters are where the world begins"
+)]
 pub mod client;
