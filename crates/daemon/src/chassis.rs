@@ -7,15 +7,11 @@ use smol_str::SmolStr;
 use tracing::{info, warn};
 
 /// Where `ovs-ctl` keeps it.
-const FILE: &str = "/etc/openvswitch/system-id.conf";
+pub const FILE: &str = "/etc/openvswitch/system-id.conf";
 
 /// The id from the file, or a new random one, which is put there if the directory exists. Called only while the
 /// database has none, so an id that OVN knows is never replaced.
-pub fn system_id() -> SmolStr {
-    known_or_new(Path::new(FILE))
-}
-
-fn known_or_new(file: &Path) -> SmolStr {
+pub fn known_or_new(file: &Path) -> SmolStr {
     if let Ok(text) = fs::read_to_string(file)
         && !text.trim().is_empty()
     {

@@ -144,6 +144,7 @@ async fn run(args: Args) -> anyhow::Result<()> {
         readiness,
         busy: busy.clone(),
         patience: leftovers::PATIENCE,
+        system_id: chassis::FILE.into(),
     });
     kernel::spawn_monitor(events.clone())?;
     let owner = tokio::spawn(owner.run(inbox, ovs_events, stop.clone()));

@@ -216,7 +216,7 @@ impl Cni {
             Ok(now) if now.network == ready.network && now.uid == ready.uid => {}
             Ok(_) => {
                 return Err(
-                    Failed::later("the pod was replaced by another of its name").at("get-pod")
+                    Failed::later("the pod, or its addresses, changed meanwhile").at("get-pod"),
                 );
             }
             Err(reason) => return Err(Failed::later(reason).at("get-pod")),

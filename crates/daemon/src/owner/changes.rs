@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use api::keys::CHASSIS;
 use api::view::{NodeView, PodKey, PodView};
 use net::Cidr;
 use node::linux::Noticed;
@@ -45,7 +46,12 @@ impl Owner {
         // A Node that was deleted and registered again lacks what we wrote to the one before.
         let uid = |node: Option<&NodeView>| node.map(|n| n.uid.clone());
         if uid(node.as_ref()) != uid(self.node.as_ref()) {
-            self.condition = None;
+            (self.chassis, self.condition) = (None, None);
+        }
+        // Somebody has edited it.
+        let chassis = |node: Option<&NodeView>| node?.annotation(CHASSIS).map(str::to_owned);
+        if chassis(node.as_ref()) != chassis(self.node.as_ref()) {
+            self.chassis = None;
         }
         self.stale |= node.as_ref().map(node_facts) != self.node.as_ref().map(node_facts);
         self.node = node;

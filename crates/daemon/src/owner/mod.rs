@@ -21,6 +21,7 @@ pub use event::{Ask, Event, Plug, PodQuery, PodReady, Readiness, Watch};
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc as blocking;
 use std::time::Duration;
@@ -76,6 +77,8 @@ pub struct Parts {
     pub busy: leftovers::Busy,
     /// For [`leftovers::judge`].
     pub patience: Duration,
+    /// Where `ovs-ctl` keeps the chassis' name.
+    pub system_id: PathBuf,
 }
 
 /// The state; see the module's diagram for who sends what.
@@ -123,7 +126,9 @@ pub struct Owner {
     ovs_retry: Instant,
     /// Result of the prober.
     gateway: Option<Result<(), String>>,
-    /// The condition last written, and whether a patch is under way.
+    /// The chassis and the condition last written, and whether a patch is under way. The watch shows them later, or not at
+    /// all while it is broken.
+    chassis: Option<SmolStr>,
     condition: Option<Condition>,
     patching: bool,
     patch_retry: Instant,
@@ -178,6 +183,7 @@ impl Owner {
             ovs_error: None,
             ovs_retry: now,
             gateway: None,
+            chassis: None,
             condition: None,
             patching: false,
             patch_retry: now,
@@ -271,7 +277,7 @@ impl Owner {
                 self.patching = false;
                 if let Err(error) = result {
                     warn!("writing to the Node: {error}");
-                    self.condition = None;
+                    (self.chassis, self.condition) = (None, None);
                     self.patch_retry = Instant::now() + Duration::from_secs(5);
                 }
             }
@@ -392,7 +398,7 @@ impl Owner {
             return;
         }
         if self.ovs.system_id().is_none() && self.new_system_id.is_none() {
-            self.new_system_id = Some(crate::chassis::system_id());
+            self.new_system_id = Some(crate::chassis::known_or_new(&self.parts.system_id));
             self.stale = true;
             self.compile();
         }
@@ -460,6 +466,7 @@ impl Owner {
             .ovs
             .system_id()
             .filter(|id| node.annotation(api::keys::CHASSIS) != Some(id.as_str()))
+            .filter(|id| self.chassis.as_ref() != Some(id))
             .cloned();
         let condition = match &self.gateway {
             Some(result) if self.join_problem().is_none() => Some(Condition::of(result)),
@@ -468,6 +475,9 @@ impl Owner {
         let condition = condition.filter(|c| self.condition.as_ref() != Some(c));
         if chassis.is_none() && condition.is_none() {
             return;
+        }
+        if let Some(chassis) = &chassis {
+            self.chassis = Some(chassis.clone());
         }
         if let Some(condition) = &condition {
             self.condition = Some(condition.clone());

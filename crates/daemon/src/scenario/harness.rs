@@ -213,6 +213,7 @@ impl Daemon {
             readiness: readiness_in,
             busy: busy.clone(),
             patience,
+            system_id: dir.path().join("system-id.conf"),
         });
         kernel::spawn_monitor(events.clone()).unwrap();
         tokio::spawn(owner.run(inbox, ovs_events, stop.clone()));
@@ -386,10 +387,16 @@ impl ApiServer {
         }
     }
 
+    /// What was sent to that path.
+    pub(super) fn sent(&self, path: &str) -> Vec<Value> {
+        let sent = self.patches.lock().unwrap();
+        let there = sent.iter().filter(|(p, _)| p == path);
+        there.map(|(_, body)| body.clone()).collect()
+    }
+
     /// How many patches of that resource there were.
     pub(super) fn patched(&self, path: &str) -> usize {
-        let patches = self.patches.lock().unwrap();
-        patches.iter().filter(|(p, _)| p == path).count()
+        self.sent(path).len()
     }
 }
 

@@ -254,31 +254,73 @@ fn a_node_that_registers_again_is_told_everything_again() {
         daemon.pods(&[]).await;
         make_ovn0();
         let _router = make_router();
-        let written = |times: usize| {
+        let written = |chassis: usize, condition: usize| {
             let api = &api;
             async move {
                 until("chassis and condition", || {
-                    api.patched("/api/v1/nodes/n1") >= times
-                        && api.patched("/api/v1/nodes/n1/status") >= times
+                    api.patched("/api/v1/nodes/n1") >= chassis
+                        && api.patched("/api/v1/nodes/n1/status") >= condition
                 })
                 .await;
             }
         };
         let mut node = joined_node_view();
         daemon.send(Event::Nodes(Watch::Apply(node.clone()))).await;
-        written(1).await;
+        written(1, 1).await;
+        until("readiness", || daemon.waiting().is_empty()).await;
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(api.patched("/api/v1/nodes/n1"), 1, "written once");
+        let known = node.clone();
         node.annotations
             .insert(::api::keys::CHASSIS.into(), "chassis-1".into());
         daemon.send(Event::Nodes(Watch::Apply(node))).await;
-        until("readiness", || daemon.waiting().is_empty()).await;
+        sleep(Duration::from_secs(1)).await;
+        assert_eq!(api.patched("/api/v1/nodes/n1"), 1, "it is there");
+        // Somebody takes it away.
+        daemon.send(Event::Nodes(Watch::Apply(known))).await;
+        written(2, 1).await;
         let status = api.patched("/api/v1/nodes/n1/status");
         // The Node object is deleted; the kubelet makes another.
         let gone = Event::Nodes(Watch::Delete("".into(), "n1".into()));
         daemon.send(gone).await;
+        until("the daemon to say so", || daemon.waiting() == ["Node n1"]).await;
+        // The node keeps what it has.
+        let pod = pod_view("a", 11, true);
+        daemon.send(Event::Pods(Watch::Apply(pod))).await;
+        daemon.attach(&ovs, &Sandbox::new("a", "aaaa")).await;
         let mut again = joined_node_view();
         again.uid = "another-uid".into();
         daemon.send(Event::Nodes(Watch::Apply(again))).await;
-        written(status + 1).await;
+        written(3, status + 1).await;
+    });
+}
+
+#[test]
+fn a_chassis_without_a_name_gets_one_and_keeps_it() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let api = ApiServer::start().await;
+        ovs.ctl("--no-wait remove Open_vSwitch . external_ids system-id");
+        let dir = tempfile::tempdir_in("/tmp").unwrap();
+        let file = dir.path().join("system-id.conf");
+        let client = api.client.clone();
+        let daemon = Daemon::start_in(dir, &ovs, PATIENCE, leftovers::PATIENCE, client);
+        daemon.node().await;
+        let id = || ovs.ctl("--if-exists get Open_vSwitch . external_ids:system-id");
+        until("a system-id", || !id().is_empty()).await;
+        let first = id();
+        let kept = std::fs::read_to_string(&file).unwrap();
+        assert_eq!(kept.trim(), first.trim_matches('"'));
+        until("the Node to know", || {
+            let patches = api.sent("/api/v1/nodes/n1");
+            patches
+                .iter()
+                .any(|p| p["metadata"]["annotations"][::api::keys::CHASSIS] == kept.trim())
+        })
+        .await;
+        // The database is lost.
+        ovs.ctl("--no-wait remove Open_vSwitch . external_ids system-id");
+        until("it to come back", || id() == first).await;
     });
 }
 

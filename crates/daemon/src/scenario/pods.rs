@@ -8,8 +8,10 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use super::harness::{
-    Daemon, Ovs, PATIENCE, Sandbox, device, mirror_view, pod_view, scenario, subnet_facts, until,
+    ApiServer, Daemon, Ovs, PATIENCE, Sandbox, device, mirror_view, pod_view, scenario,
+    subnet_facts, until,
 };
+use crate::leftovers;
 use crate::owner::{Event, Watch};
 
 #[test]
@@ -297,6 +299,7 @@ fn the_latest_sandbox_of_a_pod_gets_its_port() {
             };
             tokio::join!(daemon.attach(&ovs, &second), address)
         };
+        let start = Instant::now();
         let (earlier, _) = tokio::join!(daemon.call(PATH_ADD, first.request()), later);
         assert_eq!(earlier.0, 503, "{earlier:?}");
         assert_eq!(ovs.ports(), [second.host()]);
@@ -312,6 +315,83 @@ fn the_latest_sandbox_of_a_pod_gets_its_port() {
         let (earlier, _) = tokio::join!(daemon.call(PATH_ADD, third.request()), later);
         assert_eq!(earlier.0, 503, "{earlier:?}");
         assert_eq!(ovs.ports(), [fourth.host()]);
+        assert!(start.elapsed() < PATIENCE / 2, "it gives up at once");
+    });
+}
+
+#[test]
+fn an_address_that_changes_while_the_pod_is_attached_is_not_given_out() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.node().await;
+        daemon.pods(&[pod_view("a", 11, true)]).await;
+        let sandbox = Sandbox::new("a", "aaaa");
+        let steps = async {
+            ovs.wait_for_port(&sandbox.host()).await;
+            let other = pod_view("a", 12, true);
+            daemon.send(Event::Pods(Watch::Apply(other))).await;
+            ovs.install(&sandbox.host());
+        };
+        let ((status, answer), ()) = tokio::join!(daemon.call(PATH_ADD, sandbox.request()), steps);
+        let error = answer["error"].as_str().unwrap();
+        assert!(
+            status == 503 && error.contains("changed meanwhile"),
+            "{answer}"
+        );
+        assert!(ovs.ports().is_empty() && !device(&sandbox.host()));
+        assert_eq!(
+            daemon.attach(&ovs, &sandbox).await["ips"][0]["ip"],
+            "10.16.0.12"
+        );
+    });
+}
+
+#[test]
+fn events_tell_of_pods_that_got_their_network_or_did_not_but_not_of_those_that_went() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let api = ApiServer::start().await;
+        let wait = Duration::from_secs(1);
+        let client = api.client.clone();
+        let daemon = Daemon::start_with(&ovs, wait, leftovers::PATIENCE, client);
+        daemon.node().await;
+        let waits = pod_view("waits", 12, false);
+        daemon
+            .pods(&[pod_view("a", 11, true), waits, pod_view("goes", 13, false)])
+            .await;
+        let goes = Sandbox::new("goes", "cccc");
+        let end = async {
+            sleep(wait / 2).await;
+            daemon
+                .send(Event::Pods(Watch::Delete("ns".into(), "goes".into())))
+                .await;
+        };
+        let (gone, ()) = tokio::join!(daemon.call(PATH_ADD, goes.request()), end);
+        assert_eq!(gone.0, 400, "{gone:?}");
+        let sandbox = Sandbox::new("waits", "bbbb");
+        assert_eq!(daemon.call(PATH_ADD, sandbox.request()).await.0, 503);
+        daemon.attach(&ovs, &Sandbox::new("a", "aaaa")).await;
+        let events = || {
+            let sent = api.sent("/apis/events.k8s.io/v1/namespaces/ns/events");
+            let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+            sent.iter()
+                .map(|e| {
+                    let about = &e["regarding"];
+                    let [reason, name, uid] =
+                        [&e["reason"], &about["name"], &about["uid"]].map(text);
+                    format!("{reason} {name} {uid}")
+                })
+                .collect::<Vec<_>>()
+        };
+        until("two events", || events().len() == 2).await;
+        assert_eq!(
+            events(),
+            [
+                "PodNetworkConfigureFailed waits uid-waits",
+                "PodNetworkConfigured a uid-a"
+            ]
+        );
     });
 }
 
