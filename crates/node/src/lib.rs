@@ -6,7 +6,9 @@
 //!   interface) they compute a [`plan::NodePlan`], and [`plan::diff`] compares it with what was observed and
 //!   gives an ordered list of operations. No sockets, no clock; golden tests cover it.
 //! * [`linux`] (feature `linux`) executes: synchronous netlink sockets, network namespaces, nftables and sysctls.
-//!   It contains the only `unsafe` of the workspace, two system calls that have no safe wrapper.
+//!   It contains the only `unsafe` of the programs, two system calls that have no safe wrapper: `sendto` on a packet
+//!   socket and one `ioctl`. (The lint `unsafe_code` denies it everywhere else; a test of `ovn` that counts
+//!   allocations is the one other exception.)
 //!
 //! OVS is reached through OVSDB transactions, which are values too: [`ovs`] builds and reads them.
 

@@ -69,11 +69,17 @@ fn send(link: LinkId, frame: &[u8]) -> io::Result<()> {
         SockFlag::SOCK_CLOEXEC,
         None,
     )?;
-    // SAFETY: `sockaddr_ll` is plain old data; all zero is a valid value of it.
-    let mut to: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    to.sll_family = u16::try_from(libc::AF_PACKET).unwrap_or_default();
-    to.sll_ifindex = i32::try_from(link).map_err(io::Error::other)?;
-    let length = libc::socklen_t::try_from(size_of::<libc::sockaddr_ll>()).unwrap_or_default();
+    let to = libc::sockaddr_ll {
+        sll_family: u16::try_from(libc::AF_PACKET).map_err(io::Error::other)?,
+        sll_ifindex: i32::try_from(link).map_err(io::Error::other)?,
+        // The frame brings its own header.
+        sll_protocol: 0,
+        sll_hatype: 0,
+        sll_pkttype: 0,
+        sll_halen: 0,
+        sll_addr: [0; 8],
+    };
+    let length = libc::socklen_t::try_from(size_of_val(&to)).map_err(io::Error::other)?;
     // SAFETY: the pointers are to `frame` and `to`, which outlive the call, with their own lengths.
     let sent = unsafe {
         libc::sendto(

@@ -35,19 +35,23 @@ pub fn tx_checksum_off(device: &str) -> io::Result<()> {
         cmd: ETHTOOL_STXCSUM,
         data: 0,
     };
-    // SAFETY: `ifreq` is plain old data; all zero is a valid value of it.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    let mut ifr_name = [0; libc::IFNAMSIZ];
     let name = device.as_bytes();
-    if name.len() >= request.ifr_name.len() {
+    if name.len() >= ifr_name.len() {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             format!("interface name {device:?} is too long"),
         ));
     }
-    for (to, from) in request.ifr_name.iter_mut().zip(name) {
+    for (to, from) in ifr_name.iter_mut().zip(name) {
         *to = libc::c_char::from_ne_bytes([*from]);
     }
-    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    let mut request = libc::ifreq {
+        ifr_name,
+        ifr_ifru: libc::__c_anonymous_ifr_ifru {
+            ifru_data: (&raw mut value).cast(),
+        },
+    };
     // SAFETY: SIOCETHTOOL reads a NUL-terminated name and follows `ifru_data` to a `struct ethtool_value`; both live
     // until the call returns, and ETHTOOL_STXCSUM reads the two words and writes nothing beyond them.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCETHTOOL, &raw mut request) };
