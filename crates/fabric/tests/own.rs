@@ -130,6 +130,42 @@ fn the_own_subnets_do_not_push_each_other_out() {
     assert_eq!(state.refused.as_ref().unwrap().reason, "CidrConflict");
 }
 
+/// While an own Subnet with other addresses than the settings' is on its way out, both are kept: it may come back with
+/// either, made by its user or by the controller.
+#[test]
+fn an_own_subnet_may_come_back_as_it_was_or_as_the_settings_have_it() {
+    let mut world = World::new(Config::default());
+    world.apply(object("ovn-default", "10.50.0.0/16", false, 0));
+    world.settle();
+    world.apply_all([
+        object("ovn-default", "10.50.0.0/16", true, 0),
+        object("a", "10.50.3.0/24", false, 1),
+        object("b", "10.16.3.0/24", false, 1),
+        object("c", "10.51.0.0/24", false, 1),
+    ]);
+    world.settle();
+    let in_force = |name| world.subnet(name).is_some();
+    assert_eq!(
+        ["ovn-default", "a", "b", "c"].map(in_force),
+        [false, false, false, true]
+    );
+}
+
+/// A Subnet that was accepted elsewhere does not get ahead of an own one that is new.
+#[test]
+fn an_own_subnet_that_is_new_goes_before_old_ones_that_want_to_move() {
+    let mut world = World::new(Config::default());
+    world.apply(object("a", "10.30.0.0/24", false, 0));
+    world.settle();
+    world.apply_all([
+        object("a", "10.16.3.0/24", false, 0),
+        object("ovn-default", DEFAULT, false, 1),
+    ]);
+    world.settle();
+    let has = |name| world.subnet(name).unwrap().cidrs.to_string();
+    assert_eq!([has("ovn-default"), has("a")], [DEFAULT, "10.30.0.0/24"]);
+}
+
 /// What was running before the flags said otherwise runs on, and the cluster's own Subnet says what is in its way.
 #[test]
 fn what_runs_is_not_taken_away_for_an_own_subnet() {

@@ -102,10 +102,9 @@ impl Claims {
         self.kept.extend(blocks);
     }
 
-    /// A block that is kept for another Subnet than this one and overlaps the CIDR, and for which.
-    pub(super) fn kept(&self, cidr: Cidr, subnet: &str) -> Option<(Cidr, &SmolStr)> {
-        let mut others = self.kept.iter().filter(|(_, owner)| owner != subnet);
-        let (block, owner) = others.find(|(block, _)| block.overlaps(cidr))?;
+    /// A kept block that overlaps the CIDR, and for which Subnet it is kept.
+    pub(super) fn kept(&self, cidr: Cidr) -> Option<(Cidr, &SmolStr)> {
+        let (block, owner) = self.kept.iter().find(|(block, _)| block.overlaps(cidr))?;
         Some((*block, owner))
     }
 

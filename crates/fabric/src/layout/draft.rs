@@ -409,7 +409,7 @@ pub(super) fn conflict(
         .filter(|cidr| !runs(*cidr))
         .find_map(|cidr| {
             // The cluster's own Subnets have their place while they do not exist.
-            if let Some((other, owner)) = granted.kept(cidr, &subnet.name) {
+            if let Some((other, owner)) = granted.kept(cidr) {
                 return Some(overlap(other, owner));
             }
             let why = cluster_conflict(cidr, config).or_else(|| {
