@@ -398,7 +398,7 @@ fn the_node_gets_another_address() {
     assert!(text.contains("external_ids:ovn-encap-ip=192.168.1.141"));
     let operations = text.split("--- operations\n").nth(1).unwrap();
     insta::assert_snapshot!(operations, @"
-    nft replace table (45 lines)
+    nft replace table (43 lines)
     route replace 10.16.0.0/16 via 100.64.0.1 dev ovn0 src 192.168.1.141
     ");
 }
@@ -431,7 +431,7 @@ fn a_node_that_is_being_renumbered_keeps_what_it_has() {
     let text = case.step();
     let operations = text.split("--- operations\n").nth(1).unwrap();
     insta::assert_snapshot!(operations, @"
-    nft replace table (45 lines)
+    nft replace table (43 lines)
     route replace 10.16.0.0/16 via 100.64.0.1 dev ovn0 src 192.168.1.141
     ");
 }

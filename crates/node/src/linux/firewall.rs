@@ -10,7 +10,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::nft::nft;
+use super::nft::{nft, objects, parse};
 use super::{During, KernelError};
 use crate::plan::{ACCEPT_FROM_PODS, ACCEPT_TO_PODS, JOIN_INTERFACE, TABLE};
 
@@ -96,19 +96,6 @@ fn nft_chains() -> Result<Vec<String>, KernelError> {
         nft(&["-f", "-"], &script)?;
     }
     Ok(done)
-}
-
-fn parse(text: &str) -> Result<Value, KernelError> {
-    serde_json::from_str(text)
-        .map_err(|e| KernelError::Program(format!("nft -j: unexpected output: {e}")))
-}
-
-fn objects<'v>(ruleset: &'v Value, kind: &'static str) -> impl Iterator<Item = &'v Value> {
-    ruleset["nftables"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter_map(move |object| object.get(kind))
 }
 
 /// Filter chains of others at the hooks input and forward that see IP packets.

@@ -1,7 +1,7 @@
 //! Our one nftables table, as text for `nft -f -`.
 //!
-//! The table is written whole: `add`, `delete` and the new definition are one transaction of the kernel, so no
-//! packet ever sees half a rule set. Translations that are in use live in conntrack and survive it.
+//! The table is written whole, in one transaction of the kernel, so no packet ever sees half a rule set. Translations that
+//! are in use live in conntrack and survive it.
 //!
 //! Semantics follow upstream's iptables chains (`OVN-PREROUTING`, `OVN-POSTROUTING`, `OVN-MASQUERADE`) as far as
 //! `natOutgoing` and a kube-proxy in iptables or nftables mode need them:
@@ -65,7 +65,7 @@ impl Default for NftInputs {
     }
 }
 
-/// Renders the transaction that replaces the table.
+/// Renders the table, as a definition that takes the place of what there was.
 pub fn render(inputs: &NftInputs) -> String {
     let mut text = String::new();
     let families: Vec<Family> = [Family::V4, Family::V6]
@@ -78,8 +78,6 @@ pub fn render(inputs: &NftInputs) -> String {
     macro_rules! line {
         ($($arg:tt)*) => {{ let _ = writeln!(text, $($arg)*); }};
     }
-    line!("add table inet {TABLE}");
-    line!("delete table inet {TABLE}");
     line!("table inet {TABLE} {{");
     for family in &families {
         for (name, members) in [

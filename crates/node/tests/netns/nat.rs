@@ -1,8 +1,11 @@
 //! Translations, and what becomes of packets that are too large.
 
+use std::net::UdpSocket;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
 use std::time::Duration;
 
-use node::linux::Firewall;
+use node::linux::{Firewall, NetNs};
 
 use crate::harness::{converge, exchange, inputs_plan, out, path, path_subnets, sh, source_seen};
 
@@ -52,6 +55,71 @@ fn masquerade_as_upstream_does() {
         server.recv_from(&mut buffer).unwrap().1.ip().to_string(),
         "192.168.1.41"
     );
+}
+
+#[test]
+fn no_packet_slips_through_while_the_table_is_replaced() {
+    let path = path();
+    let plan = inputs_plan(&path_subnets());
+    converge(&path.node, &mut Firewall::default(), &plan);
+    let text = plan.nft.unwrap();
+    let bind = |ns: &NetNs, address: &'static str| {
+        let socket = ns.run(|| UdpSocket::bind(address).unwrap()).unwrap();
+        socket
+            .set_read_timeout(Some(Duration::from_millis(200)))
+            .unwrap();
+        socket
+    };
+    let server = bind(&path.outside, "192.168.1.250:9000");
+    let over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let replaced = scope.spawn(|| {
+            let replace = || {
+                let mut firewall = Firewall::default();
+                (0..100).for_each(|_| firewall.replace(&text).unwrap());
+            };
+            path.node.run(replace).unwrap();
+            over.store(true, Ordering::SeqCst);
+        });
+        // Each a connection of its own, which the rules see.
+        let mut sent = 0;
+        while !over.load(Ordering::SeqCst) {
+            let client = bind(&path.pod, "10.16.0.11:0");
+            client.send_to(b"x", "192.168.1.250:9000").unwrap();
+            let (_, source) = server.recv_from(&mut [0; 10]).unwrap();
+            assert_eq!(source.ip().to_string(), "192.168.1.41", "packet {sent}");
+            sent += 1;
+        }
+        replaced.join().unwrap();
+        assert!(sent > 100, "{sent} packets");
+    });
+}
+
+#[test]
+fn whatever_has_the_tables_name_is_replaced() {
+    let path = path();
+    let plan = inputs_plan(&path_subnets());
+    let table = || out(&path.node, "nft -s list table inet kube_ovn");
+    converge(&path.node, &mut Firewall::default(), &plan);
+    let whole = table();
+    for spoiled in [
+        // Chains and sets of another version, and rules and elements of another hand.
+        "add chain inet kube_ovn old { type nat hook output priority 0; }; add set inet kube_ovn old4 { type ipv4_addr; }; \
+         add rule inet kube_ovn old ip daddr @old4 drop; add element inet kube_ovn nat4 { 10.99.0.0/16 }; \
+         add rule inet kube_ovn postrouting drop",
+        "delete table inet kube_ovn; add table inet kube_ovn; \
+         add chain inet kube_ovn postrouting { type filter hook input priority 0; }",
+        "delete table inet kube_ovn; add table inet kube_ovn; add set inet kube_ovn nat4 { type ipv6_addr; }",
+        "delete table inet kube_ovn",
+    ] {
+        out(&path.node, &format!("nft '{spoiled}'"));
+        assert_ne!(
+            sh(&path.node, "nft -s list table inet kube_ovn").stdout,
+            whole.as_bytes()
+        );
+        converge(&path.node, &mut Firewall::default(), &plan);
+        assert_eq!(table(), whole, "{spoiled}");
+    }
 }
 
 #[test]
