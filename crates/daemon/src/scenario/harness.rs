@@ -296,6 +296,11 @@ impl Daemon {
         (status, serde_json::from_str(body).unwrap_or(Value::Null))
     }
 
+    /// Kernel operations since its start.
+    pub(super) fn operations(&self) -> u64 {
+        self.readiness.borrow().operations
+    }
+
     pub(super) fn waiting(&self) -> Vec<String> {
         self.readiness.borrow().waiting.clone()
     }

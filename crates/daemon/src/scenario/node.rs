@@ -60,6 +60,29 @@ fn readiness_names_what_is_missing_and_the_node_is_set_up_when_it_comes() {
         until("the conflist", || daemon.conflist.exists()).await;
         let _router = make_router();
         until("readiness", || daemon.waiting().is_empty()).await;
+
+        // Another daemon finds everything as it should be. The table it writes once: it cannot know that it is right.
+        let state = || {
+            let tables = ["Open_vSwitch", "Bridge", "Port", "Interface"];
+            let rows = tables.map(|table| ovs.ctl(&format!("list {table}")));
+            (
+                rows,
+                sh("ip -o link; ip -o addr; ip route; nft list table inet kube_ovn"),
+            )
+        };
+        let before = state();
+        drop(daemon);
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.pods(&[]).await;
+        daemon
+            .send(Event::Nodes(Watch::Replace(vec![joined_node_view()])))
+            .await;
+        daemon.subnets().await;
+        until("its work", || daemon.operations() > 0).await;
+        until("readiness", || daemon.waiting().is_empty()).await;
+        sleep(Duration::from_millis(500)).await;
+        assert_eq!(daemon.operations(), 1);
+        assert_eq!(state(), before);
     });
 }
 

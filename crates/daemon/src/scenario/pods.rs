@@ -110,6 +110,9 @@ fn add_waits_for_annotations_then_for_ovn_then_brings_the_link_up() {
             assert_eq!(daemon.call(PATH_DEL, sandbox.request()).await.0, 204);
             assert!(ovs.ports().is_empty() && !device(&host));
         }
+        // And for one that never was, whose pod nobody knows.
+        let never = json!({"container_id": "never", "if_name": "eth0", "net_ns": "/run/netns/no"});
+        assert_eq!(daemon.call(PATH_DEL, never).await.0, 204);
     });
 }
 
