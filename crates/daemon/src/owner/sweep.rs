@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use api::keys;
 use api::view::PodKey;
 use node::ovs::PortSpec;
 use ovsdb::wire::Operation;
@@ -126,13 +127,18 @@ impl Owner {
             let since = *self.unplugged.get(name).unwrap_or(&now);
             unplugged.insert(name.clone(), since);
             let pod = PodKey::new(identity.namespace.clone(), identity.name.clone());
-            let known = self.pods.contains_key(&pod);
+            let view = self.pods.get(&pod);
+            let known = view.is_some();
             let age = now.duration_since(since);
             if !known && age >= self.parts.patience {
                 info!("removing {name} of pod {pod}: the pod has been gone for a while");
                 remove.insert(name.clone());
             }
             if !known || age < leftovers::SETTLED {
+                continue;
+            }
+            // Of a pod that had the name before, whose address another may have by now.
+            if view.and_then(|view| view.annotation(keys::IP_ADDRESS)) != Some(&identity.ip) {
                 continue;
             }
             let iface_id = pod.port_name();

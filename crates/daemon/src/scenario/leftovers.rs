@@ -99,6 +99,9 @@ fn ports_that_ovs_lost_are_put_back() {
             assert!(ids.contains(&sandbox.path()), "{ids}");
             assert_eq!(daemon.call(PATH_DEL, sandbox.request()).await.0, 204);
         }
+        // Of a pod that had the name, and another address, before.
+        let earlier = Sandbox::new("a", "cccc");
+        earlier.make_device();
         sleep(leftovers::SETTLED * 2).await;
         assert!(ovs.ports().is_empty(), "what was detached stays so");
     });

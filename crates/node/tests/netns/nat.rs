@@ -37,14 +37,14 @@ fn masquerade_as_upstream_does() {
     // Node to pod: the route's source address, no translation.
     let server = path
         .pod
-        .run(|| std::net::UdpSocket::bind("10.16.0.11:9002").unwrap())
+        .run(|| UdpSocket::bind("10.16.0.11:9002").unwrap())
         .unwrap();
     server
         .set_read_timeout(Some(Duration::from_millis(500)))
         .unwrap();
     path.node
         .run(|| {
-            std::net::UdpSocket::bind("0.0.0.0:0")
+            UdpSocket::bind("0.0.0.0:0")
                 .unwrap()
                 .send_to(b"x", "10.16.0.11:9002")
                 .unwrap();
@@ -168,14 +168,14 @@ fn services_through_the_node_come_back_through_it() {
     );
     let server = path
         .pod
-        .run(|| std::net::UdpSocket::bind("10.16.0.11:5300").unwrap())
+        .run(|| UdpSocket::bind("10.16.0.11:5300").unwrap())
         .unwrap();
     server
         .set_read_timeout(Some(Duration::from_millis(500)))
         .unwrap();
     path.outside
         .run(|| {
-            std::net::UdpSocket::bind("192.168.1.250:0")
+            UdpSocket::bind("192.168.1.250:0")
                 .unwrap()
                 .send_to(b"x", "192.168.1.41:30053")
                 .unwrap();
@@ -297,7 +297,7 @@ fn a_host_port_answers_other_nodes_too() {
     );
     let server = path
         .pod
-        .run(|| std::net::UdpSocket::bind("10.16.0.11:80").unwrap())
+        .run(|| UdpSocket::bind("10.16.0.11:80").unwrap())
         .unwrap();
     server
         .set_read_timeout(Some(Duration::from_millis(500)))
@@ -305,7 +305,7 @@ fn a_host_port_answers_other_nodes_too() {
     let seen_from = |source: &str| {
         path.outside
             .run(|| {
-                std::net::UdpSocket::bind(format!("{source}:0"))
+                UdpSocket::bind(format!("{source}:0"))
                     .unwrap()
                     .send_to(b"x", "192.168.1.41:18080")
                     .unwrap();
