@@ -101,6 +101,22 @@ fn other_words_are_another_event_and_the_same_words_are_counted() {
 }
 
 #[test]
+fn the_oldest_of_many_words_are_forgotten() {
+    let mut desk = Desk::new();
+    for message in ["1", "2", "3", "4", "5"] {
+        desk.hear(message);
+        desk.publish();
+    }
+    for message in ["2", "1"] {
+        desk.hear(message);
+        desk.finish();
+    }
+    let counts = desk.said().into_iter().map(|(_, count)| count);
+    assert_eq!(counts.collect::<Vec<_>>(), [1, 2, 1, 1, 1, 1]);
+    assert!(desk.pace.topics.values().all(|s| s.told.len() <= EVENTS));
+}
+
+#[test]
 fn words_that_come_again_much_later_are_news() {
     let mut desk = Desk::new();
     desk.hear("one");
