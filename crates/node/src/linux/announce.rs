@@ -96,3 +96,56 @@ fn send(link: LinkId, frame: &[u8]) -> io::Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAC: [u8; 6] = [0x0a, 0x58, 0x64, 0x40, 0, 2];
+
+    fn mac() -> Mac {
+        "0a:58:64:40:00:02".parse().unwrap()
+    }
+
+    /// RFC 5227, section 3: a broadcast request whose sender and target address are the one announced.
+    #[test]
+    fn a_gratuitous_arp_is_a_request_for_the_own_address() {
+        let frame = gratuitous_arp(mac(), Ipv4Addr::new(100, 64, 0, 2)).unwrap();
+        let mut wanted = vec![0xff; 6];
+        wanted.extend(MAC);
+        wanted.extend([0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1]);
+        wanted.extend(MAC);
+        wanted.extend([100, 64, 0, 2]);
+        wanted.extend([0; 6]);
+        wanted.extend([100, 64, 0, 2]);
+        assert_eq!(frame, wanted);
+    }
+
+    /// RFC 4861, section 7.2.6: to all nodes, not solicited, overriding what they had.
+    #[test]
+    fn an_unsolicited_advertisement_overrides() {
+        let ip: Ipv6Addr = "fd00:100:64::2".parse().unwrap();
+        let frame = unsolicited_advertisement(mac(), ip).unwrap();
+        let (ethernet, rest) = frame.split_at(14);
+        assert_eq!(ethernet[..6], [0x33, 0x33, 0, 0, 0, 1]);
+        assert_eq!(ethernet[6..12], MAC);
+        let (header, message) = rest.split_at(40);
+        assert_eq!(header[..8], [0x60, 0, 0, 0, 0, 32, 58, 255]);
+        assert_eq!(header[8..24], ip.octets());
+        assert_eq!(
+            header[24..],
+            "ff02::1".parse::<Ipv6Addr>().unwrap().octets()
+        );
+        let mut wanted = vec![136, 0, message[2], message[3], 0x20, 0, 0, 0];
+        wanted.extend(ip.octets());
+        wanted.extend([2, 1]);
+        wanted.extend(MAC);
+        assert_eq!(message, wanted);
+        // The checksum covers addresses, length, next header and message (RFC 4443, section 2.3).
+        let mut sum: u32 = 32 + 58;
+        for pair in header[8..].chunks(2).chain(message.chunks(2)) {
+            sum += u32::from(u16::from_be_bytes([pair[0], pair[1]]));
+        }
+        assert_eq!((sum & 0xffff) + (sum >> 16), 0xffff);
+    }
+}

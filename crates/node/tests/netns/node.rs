@@ -8,7 +8,9 @@ use std::time::Duration;
 use node::linux::{self, Firewall, Noticed, Socket};
 use node::plan;
 
-use crate::harness::{changed_plan, converge, inputs_plan, join, node_ns, out, subnet};
+use crate::harness::{
+    changed_plan, converge, inputs_plan, join, node_ns, out, path, path_subnets, subnet,
+};
 
 #[test]
 fn the_node_plan_is_reached_kept_and_left_alone() {
@@ -124,6 +126,28 @@ fn another_join_address_takes_the_place_of_the_old_one_at_once() {
         table.contains("192.168.1.141") && !table.contains("192.168.1.41"),
         "{table}"
     );
+}
+
+#[test]
+fn neighbours_are_told_of_the_join_address() {
+    let path = path();
+    out(
+        &path.pod,
+        "sysctl -qw net.ipv4.conf.p0.arp_accept=1 net.ipv6.conf.p0.accept_untracked_na=1 net.ipv6.conf.p0.forwarding=1",
+    );
+    converge(
+        &path.node,
+        &mut Firewall::default(),
+        &inputs_plan(&path_subnets()),
+    );
+    thread::sleep(Duration::from_millis(100));
+    let neighbours = out(&path.pod, "ip neigh show");
+    for ip in ["100.64.0.2", "fd00:100:64::2"] {
+        assert!(
+            neighbours.contains(&format!("{ip} dev p0 lladdr 0a:58:64:40:00:02")),
+            "{ip}: {neighbours}"
+        );
+    }
 }
 
 #[test]
