@@ -32,6 +32,11 @@ fn a_pods_interface_from_nothing_to_nothing() {
     );
     assert!(out(&node, "ip -o link show 0123456789ab_h").contains("mtu 1400"));
     assert_eq!(
+        out(&node, "ip -6 addr show 0123456789ab_h"),
+        "",
+        "it would solicit routers in the name of the pod"
+    );
+    assert_eq!(
         linux::pod_devices(&mut host).unwrap(),
         [("0123456789ab_h".into(), identity())]
     );
@@ -60,7 +65,9 @@ fn a_pods_interface_from_nothing_to_nothing() {
         .unwrap()
         .unwrap();
     // Both again: ADD is repeated after an attempt that failed half way.
+    at("ip addr add 10.16.0.99/16 dev eth0");
     linux::set_up(&pod, &nic).unwrap();
+    assert!(!at("ip -o addr show eth0").contains("10.16.0.99"));
     at("ip addr del 10.16.0.11/16 dev eth0");
     let error = node
         .run(|| linux::check(&mut host, &pod, &nic))
