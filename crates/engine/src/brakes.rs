@@ -1,15 +1,22 @@
-//! The brakes: what would delete an unusual share of a table waits for consent.
+//! The brakes: what nobody asked for and would delete a good part of the network waits for consent.
 //!
-//! Rows are counted table by table, and the elements that rows which stay would lose column by column (see
-//! [`ovn::Brakes`]); what goes along with a row is not counted again. What is held is looked at anew with every plan,
-//! and goes when it has become less.
+//! What somebody deleted through the API server is somebody's will, and goes. Held are, each counted on its own:
 //!
-//! Consent names a number, of rows and elements together. It lasts until nothing is held any more, and ends if more than that would go: what the
-//! operator has not seen he has not agreed to.
+//! * **objects** that a new list lacks though no watch said that they went (see the module `missing`): they count as if
+//!   they were still there, so nothing of theirs changes;
+//! * **rows of unknown origin** that the start of a process finds: nobody wants them, nobody did while it ran, and too
+//!   many of the objects that they name are not there;
+//! * **rows and elements** that are unwanted although their objects are there: more than 250 of a table, and more than
+//!   30 % (see [`ovn::Brakes`]). No user does that with an edit; a defect might;
+//! * **chassis** of nodes that are not there and were not deleted while this process ran.
+//!
+//! What is held is looked at anew with every plan, and goes when it has become less. Consent names a number, of all that
+//! is held together. It lasts until nothing is held any more, and ends if more than that would go: what the operator has
+//! not seen he has not agreed to.
 
 use std::collections::BTreeSet;
 
-use ovn::{Held, Plan, Step};
+use ovn::{Held, Options, Plan, Step};
 
 use crate::Engine;
 use crate::effect::{LogLine, Notice};
@@ -17,14 +24,14 @@ use crate::event::{Kind, ObjectKey};
 use crate::notices::Source;
 use smol_str::{SmolStr, format_smolstr};
 
-/// Rows of one table, or elements of one shared column, that wait for consent to be deleted.
+/// Rows of one table, elements of one shared column, or objects of one kind, that wait for consent to be deleted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldDeletes {
-    /// The table, or `table:column`.
+    /// The table, `table:column`, or the plural of a kind of objects that a list lacks.
     pub table: SmolStr,
-    /// Rows or elements that nobody wants any more.
+    /// What nobody wants any more.
     pub rows: usize,
-    /// Those of ours.
+    /// All of ours.
     pub owned: usize,
     /// One of them.
     pub example: Option<String>,
@@ -35,12 +42,13 @@ impl std::fmt::Display for HeldDeletes {
         let Self {
             table, rows, owned, ..
         } = self;
-        let what = if table.contains(':') {
-            "elements"
+        if Kind::ALL.iter().any(|kind| kind.plural() == table) {
+            write!(f, "{rows} of {owned} {table} that a new list lacks")?;
+        } else if table.contains(':') {
+            write!(f, "{rows} of {owned} elements of {table}")?;
         } else {
-            "rows"
-        };
-        write!(f, "{rows} of {owned} {what} of {table}")?;
+            write!(f, "{rows} of {owned} rows of {table}")?;
+        }
         self.example
             .iter()
             .try_for_each(|example| write!(f, " (such as {example})"))
@@ -54,15 +62,22 @@ pub(crate) struct Brakes {
     pub(crate) northbound: Vec<HeldDeletes>,
     /// Of the southbound database; written by `hold_chassis`.
     pub(crate) southbound: Option<HeldDeletes>,
+    /// Objects that lists lack; written by `note_missing`.
+    pub(crate) lists: Vec<HeldDeletes>,
     /// So many rows may go.
     consent: Option<usize>,
+    /// Whether the user was told that something is held.
+    announced: bool,
     /// What else is held back, and why, in words.
     pub(crate) blocked: BTreeSet<String>,
 }
 
 impl Brakes {
     pub(crate) fn held(&self) -> impl Iterator<Item = &HeldDeletes> {
-        self.northbound.iter().chain(&self.southbound)
+        self.lists
+            .iter()
+            .chain(&self.northbound)
+            .chain(&self.southbound)
     }
 
     fn rows(&self) -> usize {
@@ -115,35 +130,31 @@ impl Engine {
             }));
         }
         self.brakes.blocked = blocked;
-        let before = std::mem::replace(&mut self.brakes.northbound, northbound);
-        self.brakes_changed(!before.is_empty() || self.brakes.southbound.is_some());
+        self.brakes.northbound = northbound;
+        self.brakes_changed();
     }
 
-    /// Whether so many chassis must stay for now.
+    /// Whether the chassis of so many nodes must stay for now, whose deletion nobody has seen.
     pub(crate) fn hold_chassis(
         &mut self,
-        deletes: usize,
+        unexplained: usize,
         of: usize,
         example: Option<&SmolStr>,
     ) -> bool {
-        let limits = self.config.brakes;
-        let was_held = self.brakes.held().next().is_some();
-        let too_many = !self.config.allow_mass_delete
-            && deletes > limits.rows
-            && deletes * 100 > of * usize::from(limits.percent);
+        let too_many = self.too_many(Kind::Node, unexplained, of);
         self.brakes.southbound = too_many.then(|| HeldDeletes {
             table: SmolStr::new_static("Chassis"),
-            rows: deletes,
+            rows: unexplained,
             owned: of,
             example: example.map(ToString::to_string),
         });
         let held = too_many && !self.brakes.consents();
-        self.brakes_changed(was_held);
+        self.brakes_changed();
         held
     }
 
     /// Says that something is held when it begins, and takes it back when it ends.
-    fn brakes_changed(&mut self, was_held: bool) {
+    pub(crate) fn brakes_changed(&mut self) {
         let rows = self.brakes.rows();
         if self.brakes.consent.is_some_and(|consent| consent < rows) {
             self.log(LogLine::Warning {
@@ -155,12 +166,14 @@ impl Engine {
         }
         if rows == 0 {
             self.brakes.consent = None;
+            self.brakes.announced = false;
             self.notices.set(Source::Brakes, BTreeSet::new());
             return;
         }
-        if was_held || self.brakes.consent.is_some() {
+        if self.brakes.announced || self.brakes.consent.is_some() {
             return;
         }
+        self.brakes.announced = true;
         let held: Vec<String> = self.brakes.held().map(ToString::to_string).collect();
         let what = held.join(", ");
         let object = ObjectKey::cluster(Kind::Vpc, self.config.fabric.cluster_router.clone());
@@ -174,7 +187,7 @@ impl Engine {
             warning: true,
             reason: SmolStr::new_static("MassDeleteHeld"),
             message: format!(
-                "nobody wants {what} any more: they stay until somebody agrees. See what would be deleted at /brakes of the leading kube-ovn-controller, which also says how to agree; if it should not be deleted, look for what is missing in Kubernetes"
+                "this would be deleted, and nobody said so: {what}. It stays until somebody agrees. /brakes of the leading kube-ovn-controller shows all of it and how to agree; if it should not be deleted, look for what is missing in Kubernetes"
             ),
         };
         self.notices.set(Source::Brakes, BTreeSet::from([notice]));
@@ -184,7 +197,8 @@ impl Engine {
     /// The operator agrees to the deletion of so many rows.
     pub(crate) fn release_brakes(&mut self, rows: usize) {
         let held = self.brakes.rows();
-        if held == 0 {
+        // A standby follows what the leader then does.
+        if held == 0 || !self.is_active() {
             return;
         }
         if held > rows {
@@ -196,6 +210,7 @@ impl Engine {
             return;
         }
         self.brakes.consent = Some(rows);
+        self.believe_lists();
         self.nb.stale();
         self.sb.touch();
     }
@@ -208,24 +223,29 @@ impl Engine {
     /// What the brakes hold, line by line as it would be done.
     pub fn held_deletes(&mut self) -> Vec<String> {
         let parked = self.parked_units();
-        let plan = self.nb.diff.plan(&ovn::Options {
+        let plan = self.nb.diff.plan(&Options {
             max_ops: usize::MAX,
             brakes: None,
-            deletes: true,
             parked,
-            only: None,
+            ..Options::default()
         });
         let steps = plan.batches.iter().flat_map(|batch| &batch.steps);
         let gone = |step: &&Step| matches!(step, Step::Remove { .. } | Step::Delete { .. });
         let mut lines: Vec<String> = steps.filter(gone).map(ToString::to_string).collect();
         let (_, stale) = self.chassis_ops();
         lines.extend(stale.keys().map(|name| format!("- Chassis {name}")));
+        let missing = self.missing.kept();
+        lines.extend(missing.map(|key| format!("- {key}, with all that is there for it")));
         lines
     }
 
     /// Forgets what was held and agreed to: another process leads now.
     pub(crate) fn lift_brakes(&mut self) {
-        self.brakes = Brakes::default();
+        // What lists lack, they lack for this process whoever leads.
+        self.brakes = Brakes {
+            lists: std::mem::take(&mut self.brakes.lists),
+            ..Brakes::default()
+        };
         self.notices.set(Source::Brakes, BTreeSet::new());
     }
 }

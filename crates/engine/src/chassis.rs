@@ -51,6 +51,14 @@ impl Chassis {
     }
 }
 
+/// A chassis that is to go.
+#[derive(Debug)]
+pub(crate) struct Stale {
+    deletes: Vec<Operation>,
+    /// Its node has another one now, or was seen to be deleted.
+    is_explained: bool,
+}
+
 /// The southbound side of the engine.
 #[derive(Debug, Default)]
 pub(crate) struct Sb {
@@ -138,9 +146,28 @@ impl Engine {
         }
         self.sb.stale = false;
         let (mut ops, stale) = self.chassis_ops();
-        let example = stale.first_key_value().map(|(name, _)| name);
-        if !self.hold_chassis(stale.len(), self.sb.chassis.len(), example) {
-            for (name, deletes) in stale {
+        let unexplained: Vec<&SmolStr> = stale
+            .iter()
+            .filter(|(_, stale)| !stale.is_explained)
+            .map(|(name, _)| name)
+            .collect();
+        let (count, example) = (unexplained.len(), unexplained.first().copied().cloned());
+        let held = self.hold_chassis(count, self.sb.chassis.len(), example.as_ref());
+        let mentions = |chassis: &Chassis, node: &str| {
+            chassis.node.as_deref() == Some(node) || chassis.hostname == node
+        };
+        let chassis = &self.sb.chassis;
+        self.missing
+            .forget_nodes(|node| chassis.values().any(|c| mentions(c, node)));
+        for (
+            name,
+            Stale {
+                deletes,
+                is_explained,
+            },
+        ) in stale
+        {
+            if is_explained || !held {
                 self.log(LogLine::Warning {
                     text: format!("removing stale chassis {name}"),
                 });
@@ -157,7 +184,7 @@ impl Engine {
     }
 
     /// Marks to set, and what to delete for each stale chassis.
-    pub(crate) fn chassis_ops(&self) -> (Vec<Operation>, BTreeMap<SmolStr, Vec<Operation>>) {
+    pub(crate) fn chassis_ops(&self) -> (Vec<Operation>, BTreeMap<SmolStr, Stale>) {
         let mut of_node: BTreeMap<&str, Option<&str>> = BTreeMap::new();
         let mut node_of: BTreeMap<&str, &str> = BTreeMap::new();
         for node in self.world.nodes() {
@@ -186,16 +213,11 @@ impl Engine {
             }
             // A chassis without a mark may be a node's that is just being installed: it registers before its node
             // names it.
-            let is_stale = match &chassis.node {
-                Some(node) => of_node.get(node.as_str()).is_none_or(Option::is_some),
-                // The Go implementation's mark does not name the node.
-                None => {
-                    chassis.vendor
-                        && of_node
-                            .get(chassis.hostname.as_str())
-                            .is_none_or(Option::is_some)
-                }
-            };
+            // The Go implementation's mark does not name the node.
+            let node = chassis.node.as_ref();
+            let node = node.or(chassis.vendor.then_some(&chassis.hostname));
+            let node = node.map(SmolStr::as_str);
+            let is_stale = node.is_some_and(|n| of_node.get(n).is_none_or(Option::is_some));
             if is_stale && !chassis.remote && !self.sb.removed.contains_key(&chassis.name) {
                 let mut deletes = vec![Operation::delete(CHASSIS, Condition::row(*uuid))];
                 let private = self
@@ -207,7 +229,13 @@ impl Engine {
                     .extend(private.map(|(uuid, _)| {
                         Operation::delete(CHASSIS_PRIVATE, Condition::row(*uuid))
                     }));
-                stale.insert(chassis.name.clone(), deletes);
+                let is_explained =
+                    node.is_some_and(|n| of_node.contains_key(n) || self.missing.is_told(n));
+                let entry = Stale {
+                    deletes,
+                    is_explained,
+                };
+                stale.insert(chassis.name.clone(), entry);
             }
         }
         (ops, stale)

@@ -99,8 +99,21 @@ impl Nb {
         self.link == Link::Synced
     }
 
+    /// Whether the database holds what a unit wants, and no port of it that it does not want.
     pub(crate) fn is_clean(&mut self, unit: &Unit) -> bool {
-        self.diff.is_clean(unit)
+        self.diff.is_clean(unit) && !self.has_old_port(unit)
+    }
+
+    /// Whether there is a port of an earlier process, of a unit that wants none.
+    fn has_old_port(&self, unit: &Unit) -> bool {
+        let name = match unit {
+            Unit::Port(name) => name.clone(),
+            Unit::Node(name) => api::view::node_port_name(name),
+            _ => return false,
+        };
+        let key = ovn::nb::LogicalSwitchPort::named(name).into_key();
+        let ours = |(_, owner, _)| owner == ovn::Owner::Ours;
+        self.diff.wanted(&key).is_none() && self.diff.row(&key).is_some_and(ours)
     }
 
     pub(crate) fn parked(&self, unit: &Unit) -> Option<&str> {
@@ -219,6 +232,7 @@ impl Engine {
             return;
         }
         self.nb.pause = None;
+        self.forget_told(false);
         match self.role {
             Role::Standby | Role::Fenced { .. } => {}
             Role::Candidate { .. } => {
@@ -253,12 +267,15 @@ impl Engine {
         if !self.nb.stale {
             return None;
         }
+        self.forget_told(true);
         let mut options = Options {
             max_ops: self.config.batch_ops,
             brakes: None,
-            deletes: true,
+            told: self.missing.told(),
+            told_units: self.told_units(),
+            strangers: !self.doubts(),
             parked: self.parked_units(),
-            only: None,
+            ..Options::default()
         };
         loop {
             options.only = self.nb.suspects.last().cloned();
@@ -331,7 +348,10 @@ impl Engine {
         };
         *self.nb.counts.entry((kind, label)).or_default() += 1;
         match (outcome, batch) {
-            (CommitOutcome::Committed, None) => self.take_office(epoch),
+            (CommitOutcome::Committed, None) => {
+                self.take_office(epoch);
+                self.settle_missing();
+            }
             (CommitOutcome::Committed, Some(batch)) => self.committed(&batch),
             (CommitOutcome::WaitFailed { .. }, Some(_)) => {
                 if let Role::Leader { until, .. } = self.role {

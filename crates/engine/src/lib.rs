@@ -47,6 +47,7 @@ mod flush;
 mod ips;
 pub mod lease;
 mod ledger;
+mod missing;
 mod notices;
 mod objects;
 mod ports;
@@ -81,6 +82,7 @@ pub use writes::Ended;
 use brakes::Brakes;
 use flush::Nb;
 use ledger::Ledger;
+use missing::Missing;
 use notices::{Notices, Source};
 use objects::States;
 use ports::Port;
@@ -115,6 +117,7 @@ pub struct Engine {
     nb: Nb,
     sb: chassis::Sb,
     brakes: Brakes,
+    missing: Missing,
     /// MACs of router ports that an older installation made, until their Subnets remember them; kept by `note_adoption`.
     adopting: BTreeMap<SmolStr, Mac>,
     states: States,
@@ -165,6 +168,7 @@ impl Engine {
             node_addresses: DualStack::NONE,
             sb: chassis::Sb::default(),
             brakes: Brakes::default(),
+            missing: Missing::default(),
             adopting: BTreeMap::new(),
             states: States::default(),
             notices: Notices::default(),
@@ -218,14 +222,14 @@ impl Engine {
                 resource_version,
             }) => {
                 if self.watches.delete(&key, &resource_version) {
+                    self.heard_of(&key, false);
                     self.gone(&key);
                 }
             }
             Event::Kube(KubeEvent::End(kind)) => {
                 self.writes.listed(kind);
-                for key in self.watches.end(kind) {
-                    self.gone(&key);
-                }
+                let gone = self.watches.end(kind);
+                self.end_of_list(kind, gone);
             }
             Event::Nb(event) => self.nb_event(event),
             Event::Sb(event) => self.sb_event(event),
@@ -246,6 +250,7 @@ impl Engine {
             return;
         }
         let key = object.key();
+        self.heard_of(&key, true);
         self.writes.seen(&key, object.resource_version());
         match object {
             Object::Pod(pod) => {

@@ -36,19 +36,21 @@ fn a_recording_replays_effect_by_effect() {
     lab.restart();
     lab.record = Some(Vec::new());
     lab.run();
-    for pod in ["a", "b", "c", "d"] {
+    let pods = ["a", "b", "c", "d", "f", "g"];
+    for pod in pods {
         lab.pod("default", pod, "n1");
     }
     lab.run();
     lab.kube.refused.insert(ObjectKey::pod("default", "e"));
     lab.pod("default", "e", "n2");
-    for pod in ["a", "b", "c"] {
-        lab.kube.delete(&ObjectKey::pod("default", pod));
-    }
     lab.news_at_once();
+    for pod in pods.into_iter().filter(|pod| *pod != "d") {
+        lab.kube.lose(&ObjectKey::pod("default", pod));
+    }
+    lab.list_again(Kind::Pod);
     lab.run_for(jiff::SignedDuration::from_secs(10));
     assert!(!lab.engine.held().is_empty());
-    lab.event(Event::ReleaseBrakes { rows: 3 });
+    lab.event(Event::ReleaseBrakes { rows: 5 });
     lab.kube.delete(&ObjectKey::cluster(Kind::Node, "n1"));
     lab.run_for(jiff::SignedDuration::from_secs(10));
     assert_eq!(lab.ports(), ["d.default", "e.default", "node-n2"]);

@@ -5,10 +5,12 @@
 mod support;
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use ovn::plan::Held;
 use ovn::{Brakes, Fragment, Options, nb};
 use ovsdb::wire::Operation;
+use smol_str::SmolStr;
 use support::fixture::{Fixture, basics, port};
 
 #[test]
@@ -223,4 +225,92 @@ fn a_row_that_moves_is_no_loss() {
         }
     }
     assert!(fixture.diff.is_empty());
+}
+
+#[test]
+fn what_a_user_deleted_is_not_counted() {
+    let names = ["p0", "p1", "p2", "p3", "p4", "p5"];
+    let mut fixture = Fixture::with_basics();
+    for name in names {
+        fixture.diff.set(name, port(name, "s", "a"));
+    }
+    fixture.flush();
+    for name in names {
+        fixture.diff.remove(&name);
+    }
+    let told = |objects: &[&str], units: &[&'static str]| Options {
+        brakes: Some(Brakes {
+            rows: 3,
+            percent: 30,
+        }),
+        told: Arc::new(objects.iter().map(|o| SmolStr::new(*o)).collect()),
+        told_units: units.iter().copied().collect(),
+        ..Options::default()
+    };
+    let plan = fixture
+        .diff
+        .plan(&told(&["Pod/ns/p0", "Pod/ns/p9"], &["p1"]));
+    assert_eq!(plan.batches[0].units(), BTreeSet::from(["p0", "p1"]));
+    assert!(
+        plan.to_string()
+            .contains("4 of 6 rows of Logical_Switch_Port"),
+        "{plan}"
+    );
+    let plan = fixture
+        .diff
+        .plan(&told(&["Pod/ns/p0", "Pod/ns/p2"], &["p1"]));
+    assert!(plan.held.is_empty(), "three are few: {plan}");
+}
+
+#[test]
+fn strangers_stay_while_it_is_in_doubt_what_they_were_for() {
+    let mut fixture = Fixture::with_basics();
+    for name in ["p0", "p1", "p2"] {
+        fixture.diff.set(name, port(name, "s", "a"));
+    }
+    fixture.flush();
+    // Another process finds these rows, and wants one of them for a moment.
+    let mut found = Fixture::new();
+    found.memory = fixture.memory;
+    let rows: Vec<_> = found
+        .memory
+        .all()
+        .map(|(table, uuid, row)| ovsdb::RowDelta {
+            table: table.into(),
+            uuid,
+            old: None,
+            new: Some(Arc::new(row.clone())),
+        })
+        .collect();
+    found.diff.apply(&rows);
+    found.diff.set("basics", basics());
+    found.diff.set("p1", port("p1", "s", "a"));
+    found.diff.remove(&"p1");
+    let objects = found.diff.surplus_objects();
+    let known: Vec<_> = objects
+        .iter()
+        .map(|(o, known)| (o.as_str(), *known))
+        .collect();
+    assert_eq!(
+        known,
+        [
+            ("Pod/ns/p0", false),
+            ("Pod/ns/p1", true),
+            ("Pod/ns/p2", false)
+        ]
+    );
+    let doubt = Options {
+        strangers: false,
+        told: Arc::new(BTreeSet::from(["Pod/ns/p2".into()])),
+        ..Options::default()
+    };
+    let plan = found.diff.plan(&doubt);
+    for batch in &plan.batches {
+        found.commit(&batch.ops);
+    }
+    let ports = found.memory.rows("Logical_Switch_Port").values();
+    let names: Vec<_> = ports.map(|row| row.str("name")).collect();
+    assert_eq!(names, ["p0"], "{plan}");
+    found.flush();
+    assert!(found.memory.rows("Logical_Switch_Port").is_empty());
 }

@@ -8,7 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use engine::{
-    CommitOutcome, Config, Effect, Engine, Event, Kind, LeaseEvent, Notice, ObjectKey, ReplicaEvent,
+    CommitOutcome, Config, Effect, Engine, Event, Kind, KubeEvent, LeaseEvent, Notice, ObjectKey,
+    ReplicaEvent,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -175,6 +176,26 @@ impl Lab {
     pub fn news_at_once(&mut self) {
         let news = std::mem::take(&mut self.kube.news);
         self.at_once(news.into_iter().map(Event::Kube).collect());
+    }
+
+    /// The watch of a kind starts over, with what the server has now.
+    pub fn list_again(&mut self, kind: Kind) {
+        self.kube.news.clear();
+        let mut events = self.kube.lists();
+        events.retain(|event| match event {
+            Event::Kube(KubeEvent::Begin(k) | KubeEvent::End(k)) => *k == kind,
+            Event::Kube(KubeEvent::Apply(object)) => object.key().kind == kind,
+            _ => false,
+        });
+        self.at_once(events);
+    }
+
+    /// Somebody changes the southbound database.
+    pub fn southbound(&mut self, ops: &[::ovsdb::wire::Operation]) {
+        let (outcome, deltas) = self.sb.transact(ops);
+        assert_eq!(outcome, CommitOutcome::Committed);
+        self.events
+            .push_back(Event::Sb(ReplicaEvent::Deltas(deltas)));
     }
 
     pub fn config(&self) -> &Config {

@@ -16,6 +16,7 @@ mod desired;
 mod evaluate;
 mod few;
 mod keys;
+mod origin;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -37,6 +38,7 @@ pub(crate) use actual::{Actual, ElementId};
 pub(crate) use desired::{Desired, MemberId, UnitId};
 pub(crate) use evaluate::to_wire;
 pub(crate) use keys::{Elem, KeyId, Keys};
+pub(crate) use origin::object;
 
 /// What is known to differ.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -279,24 +281,6 @@ impl<U: Ord + Clone> Diff<U> {
             .filter_map(|(uuid, row)| {
                 let key = &self.keys[row.natural?].key;
                 Some((key.clone(), uuid, row.owner))
-            })
-            .collect();
-        rows.sort();
-        rows
-    }
-
-    /// Rows of the Go implementation that no unit claims: reported and left alone.
-    pub fn unclaimed(&mut self) -> Vec<(RowKey, Uuid)> {
-        self.evaluate();
-        let mut rows: Vec<_> = self
-            .actual
-            .iter()
-            .filter(|(_, row)| row.owner == Owner::Vendor)
-            .filter_map(|(uuid, row)| {
-                let key = row.natural?;
-                let (embodied, _) = self.locate(key);
-                let claimed = !self.keys[key].claims.is_empty() && embodied == Some(uuid);
-                (!claimed).then(|| (self.keys[key].key.clone(), uuid))
             })
             .collect();
         rows.sort();

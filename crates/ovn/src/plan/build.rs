@@ -6,9 +6,8 @@ use ovsdb::wire;
 use smol_str::SmolStr;
 use uuid::Uuid;
 
-use super::deletes::object;
 use super::{Held, Options, Plan};
-use crate::diff::{Change, Diff, Elem, KeyId, MemberId, Owner, RowState, UnitId};
+use crate::diff::{Change, Diff, Elem, KeyId, MemberId, Owner, RowState, UnitId, object};
 use crate::fragment::SOURCE_KEY;
 use crate::model::{Atom, Column, Mode, Shape, Table};
 

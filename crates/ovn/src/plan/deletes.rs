@@ -8,8 +8,7 @@ use uuid::Uuid;
 
 use super::Held;
 use super::build::{Builder, GroupKey};
-use crate::diff::ElementId;
-use crate::fragment::SOURCE_KEY;
+use crate::diff::{ElementId, object};
 use crate::model::{Column, Table};
 
 impl<U: Ord + Clone> Builder<'_, U> {
@@ -24,23 +23,7 @@ impl<U: Ord + Clone> Builder<'_, U> {
         }
         let mut going = BTreeSet::new();
         for (table, uuids) in tables {
-            let owned = diff.actual.owned(table);
-            let brakes = self.options.brakes;
-            let braked = brakes.is_some_and(|brakes| brakes.hold(uuids.len(), owned));
-            if braked {
-                let keys = uuids.iter().filter_map(|uuid| {
-                    let key = diff.actual.get(*uuid)?.natural?;
-                    Some(&diff.keys[key].key)
-                });
-                self.held.insert(Held::Brake {
-                    table,
-                    deletes: uuids.len(),
-                    owned,
-                    example: keys.min().cloned(),
-                });
-                continue;
-            }
-            for uuid in uuids {
+            for uuid in self.brake(table, uuids) {
                 let allowed = match self.former(uuid) {
                     GroupKey::Unit(unit) => self.allowed(&unit),
                     GroupKey::Object(_) => self.options.only.is_none(),
@@ -96,6 +79,39 @@ impl<U: Ord + Clone> Builder<'_, U> {
         }
     }
 
+    /// The rows of a table that the brakes let go; the others are noted.
+    fn brake(&mut self, table: Table, uuids: Vec<Uuid>) -> Vec<Uuid> {
+        let Some(brakes) = self.options.brakes else {
+            return uuids;
+        };
+        let diff = self.diff;
+        let owned = diff.actual.owned(table);
+        let (mut free, counted): (Vec<_>, Vec<_>) = uuids.into_iter().partition(|uuid| {
+            let source = diff.source(*uuid);
+            let unit = || diff.former_unit(*uuid);
+            source.is_some_and(|source| self.options.told.contains(object(source)))
+                || unit().is_some_and(|unit| self.options.told_units.contains(unit))
+        });
+        let all = brakes.hold(counted.len(), owned);
+        let (held, known): (Vec<_>, Vec<_>) = counted
+            .into_iter()
+            .partition(|uuid| all || !self.options.strangers && diff.is_stranger(*uuid));
+        free.extend(known);
+        if !held.is_empty() {
+            let keys = held.iter().filter_map(|uuid| {
+                let key = diff.actual.get(*uuid)?.natural?;
+                Some(&diff.keys[key].key)
+            });
+            self.held.insert(Held::Brake {
+                table,
+                deletes: held.len(),
+                owned,
+                example: keys.min().cloned(),
+            });
+        }
+        free
+    }
+
     /// Takes out the elements that nobody contributes.
     pub fn remove_elements(&mut self) {
         let diff = self.diff;
@@ -131,13 +147,12 @@ impl<U: Ord + Clone> Builder<'_, U> {
             };
             columns.entry(*column).or_default().push((element, group));
         }
-        for (column, elements) in columns {
+        for (column, mut elements) in columns {
             // A row that moves is not lost, however many do.
             if column.contains().is_none()
-                && let Some(brake) = self.element_brake(column, &elements)
+                && let Some(brake) = self.element_brake(column, &mut elements)
             {
                 self.held.insert(brake);
-                continue;
             }
             for (element, group) in elements {
                 let group = self.groups.entry(group).or_default();
@@ -146,26 +161,34 @@ impl<U: Ord + Clone> Builder<'_, U> {
         }
     }
 
-    /// The reason to hold back the removal of so many elements of a column.
+    /// Takes those elements of a column out of the list whose removal is held back; returns the reason.
     fn element_brake(
         &self,
         column: Column,
-        elements: &[(&ElementId, GroupKey<U>)],
+        elements: &mut Vec<(&ElementId, GroupKey<U>)>,
     ) -> Option<Held<U>> {
         let brakes = self.options.brakes?;
         // The count of all is a walk over the rows: only where it matters.
-        let owned = (elements.len() > brakes.rows)
-            .then(|| self.diff.actual.owned_elements(column))
-            .filter(|owned| brakes.hold(elements.len(), *owned))?;
-        let names = elements.iter().filter_map(|((parent, ..), _)| {
+        let owned = || self.diff.actual.owned_elements(column);
+        let all = elements.len() > brakes.rows && brakes.hold(elements.len(), owned());
+        let (held, free): (Vec<_>, Vec<_>) =
+            std::mem::take(elements)
+                .into_iter()
+                .partition(|(element, _)| {
+                    let is_stranger = || self.diff.former_contributor(element).is_none();
+                    all || !self.options.strangers && is_stranger()
+                });
+        *elements = free;
+        let names = held.iter().filter_map(|((parent, ..), _)| {
             let key = self.diff.key_of(*parent)?;
             Some(&self.diff.keys[key].key)
         });
-        Some(Held::ElementBrake {
+        let example = names.min().cloned();
+        (!held.is_empty()).then(|| Held::ElementBrake {
             column,
-            removes: elements.len(),
-            owned,
-            example: names.min().cloned(),
+            removes: held.len(),
+            owned: owned(),
+            example,
         })
     }
 
@@ -244,24 +267,13 @@ impl<U: Ord + Clone> Builder<'_, U> {
     /// The group that a row which nobody wants belongs to.
     pub fn former(&self, uuid: Uuid) -> GroupKey<U> {
         let diff = self.diff;
-        let Some(row) = diff.actual.get(uuid) else {
-            return GroupKey::Object(SmolStr::default());
-        };
-        let mut keys = row.natural.into_iter().chain(diff.keys.of_uuid(uuid));
-        let unit = keys.find_map(|key| diff.former_rows.get(&diff.keys[key].key));
-        if let Some(unit) = unit {
+        if let Some(unit) = diff.former_unit(uuid) {
             return GroupKey::Unit(unit.clone());
         }
-        let source = row.wire.map_str("external_ids", SOURCE_KEY);
-        let object = object(source.unwrap_or_default());
+        let object = object(diff.source(uuid).unwrap_or_default());
         match self.objects.get(object) {
             Some(unit) => GroupKey::Unit(unit.clone()),
             None => GroupKey::Object(object.into()),
         }
     }
-}
-
-/// The object of a provenance: all before the rule.
-pub(super) fn object(source: &str) -> &str {
-    source.split_once(' ').map_or(source, |(object, _)| object)
 }

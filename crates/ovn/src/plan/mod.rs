@@ -30,6 +30,13 @@ pub struct Options<U> {
     pub max_ops: usize,
     /// `None`: the user has consented to whatever is deleted.
     pub brakes: Option<Brakes>,
+    /// Objects, as rows name them, that a user deleted: the brakes do not count their rows.
+    pub told: Arc<BTreeSet<SmolStr>>,
+    /// Units for whose former rows the same holds, though they name another object.
+    pub told_units: BTreeSet<U>,
+    /// `false`: the brakes hold all rows and elements of ours that no unit has wanted since this difference is kept, and
+    /// that were not deleted by a user. What they were for may have been lost rather than deleted.
+    pub strangers: bool,
     /// `false` until every watch has listed, the replica is complete and the allocations are restored: nothing is
     /// removed before.
     pub deletes: bool,
@@ -44,6 +51,9 @@ impl<U> Default for Options<U> {
         Self {
             max_ops: 500,
             brakes: Some(Brakes::default()),
+            told: Arc::default(),
+            told_units: BTreeSet::new(),
+            strangers: true,
             deletes: true,
             parked: BTreeSet::new(),
             only: None,
@@ -52,6 +62,7 @@ impl<U> Default for Options<U> {
 }
 
 /// Deletes of a table are held if they are more than `rows` rows **and** more than `percent` of those that are ours.
+/// Rows of objects that a user deleted ([`Options::told`]) are not counted: they are meant.
 ///
 /// The same holds for each shared column and the elements that are taken out of its rows, where these rows stay: the
 /// ports of all port groups, the addresses of all address sets, the entries of all load balancers. A group that lost
@@ -71,7 +82,8 @@ impl Brakes {
 }
 
 impl Default for Brakes {
-    /// Draining a large node or deleting a large namespace stays below; a lost watch does not.
+    /// An edit of a Subnet stays below; a defect that makes all rows of a kind unwanted does not. What is lost without
+    /// a word, in small clusters as well, is for [`Options::strangers`] and for whoever knows the objects.
     fn default() -> Self {
         Self {
             rows: 250,
