@@ -220,25 +220,43 @@ impl<'a, U: Ord + Clone> Builder<'a, U> {
 
     /// Whether a row of another wanted key was renamed to this one, and does not give the name back.
     fn usurps(&self, uuid: Uuid, key: KeyId) -> bool {
+        self.keeps_name(uuid, key, &mut BTreeSet::new())
+    }
+
+    /// The same; `asked` are the keys that wait for this answer. Rows that have one another's names in a circle all give
+    /// them back at once.
+    fn keeps_name(&self, uuid: Uuid, key: KeyId, asked: &mut BTreeSet<KeyId>) -> bool {
+        asked.insert(key);
         self.diff.claimed(uuid).is_some_and(|other| {
+            let gives = |unit: &U| {
+                self.may(unit)
+                    && self.lacking(other).is_none()
+                    && self.dangling(other, unit).is_none()
+            };
             other != key
-                && !self.claimant(other).is_some_and(|unit| {
-                    self.may(&unit)
-                        && self.lacking(other).is_none()
-                        && self.dangling(other, &unit).is_none()
-                })
+                && !asked.contains(&other)
+                && (!self.claimant(other).is_some_and(|unit| gives(&unit))
+                    || self.in_the_way(other, uuid, asked).is_some())
         })
     }
 
     /// The row that has the name of a row which somebody renamed, and which is to get it back. The database would refuse
     /// that if names are unique.
     fn successor(&self, key: KeyId, uuid: Uuid) -> Option<Uuid> {
+        self.in_the_way(key, uuid, &mut BTreeSet::new())
+    }
+
+    fn in_the_way(&self, key: KeyId, uuid: Uuid, asked: &mut BTreeSet<KeyId>) -> Option<Uuid> {
         let renamed = self.diff.actual.get(uuid)?.natural != Some(key);
         let record = &self.diff.keys[key];
         let unique = !record.key.table.def().indexes.is_empty();
-        let mut others = record.natural.iter().copied().filter(|u| *u != uuid);
-        let taken = |u: &Uuid| self.diff.claimed(*u).is_none() || self.usurps(*u, key);
-        (renamed && unique).then(|| others.find(taken))?
+        if !renamed || !unique {
+            return None;
+        }
+        let others = record.natural.iter().copied();
+        others.filter(|other| *other != uuid).find(|other| {
+            self.diff.claimed(*other).is_none() || self.keeps_name(*other, key, asked)
+        })
     }
 
     /// A reference of a wanted row to one that is not there.
