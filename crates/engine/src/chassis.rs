@@ -3,6 +3,10 @@
 //! ovn-controller registers its node in the southbound database under the machine's system-id and never removes a
 //! predecessor. Until somebody does, every other node keeps a tunnel to it. A chassis that a node names in its annotation
 //! is marked with that node; it is stale once the node is gone or names another one.
+//!
+//! The southbound database knows no epoch. Instead each change of a chassis holds only if its row still is what was
+//! looked at, and the mark names the node's uid: a leader that slept cannot remove the chassis of a node that was made
+//! anew meanwhile.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +14,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use ovsdb::RowDelta;
-use ovsdb::wire::{Condition, Datum, Mutation, Operation, Row};
+use ovsdb::wire::{Condition, Datum, Mutation, Operation, Row, Until};
 use smol_str::SmolStr;
 use uuid::Uuid;
 
@@ -23,8 +27,11 @@ use crate::lease::signed;
 const CHASSIS: &str = "Chassis";
 const CHASSIS_PRIVATE: &str = "Chassis_Private";
 const IDS: &str = "external_ids";
+const CONFIG: &str = "other_config";
 /// `external_ids` key of a chassis: the node that it is.
 const NODE_KEY: &str = "kube-ovn.io/node";
+/// `external_ids` key of a chassis: the uid of that node.
+const UID_KEY: &str = "kube-ovn.io/node-uid";
 /// Pause after a failed transaction.
 const PAUSE: Duration = Duration::from_secs(1);
 /// A chassis that comes back after its removal (its ovn-controller still runs) is left for this long.
@@ -35,19 +42,44 @@ struct Chassis {
     name: SmolStr,
     hostname: SmolStr,
     node: Option<SmolStr>,
+    node_uid: Option<SmolStr>,
     vendor: bool,
     remote: bool,
+    /// Columns that the decision about it rests on.
+    basis: Row,
 }
 
 impl Chassis {
     fn of(row: &Row) -> Self {
+        let map = |column| row.get(column).cloned().unwrap_or_else(Datum::empty_map);
         Self {
             name: row.str("name").into(),
             hostname: row.str("hostname").into(),
             node: row.map_str(IDS, NODE_KEY).map(SmolStr::new),
+            node_uid: row.map_str(IDS, UID_KEY).map(SmolStr::new),
             vendor: row.map_str(IDS, ovn::VENDOR_KEY) == Some(ovn::VENDOR),
-            remote: row.map_str("other_config", "is-remote") == Some("true"),
+            remote: row.map_str(CONFIG, "is-remote") == Some("true"),
+            basis: Row::from([
+                ("name", row.str("name").into()),
+                ("hostname", row.str("hostname").into()),
+                (IDS, map(IDS)),
+                (CONFIG, map(CONFIG)),
+            ]),
         }
+    }
+
+    /// Holds as long as the chassis is as it was looked at.
+    fn unchanged(&self, uuid: Uuid) -> Operation {
+        Operation::require(
+            CHASSIS,
+            vec![Condition::row(uuid)],
+            self.basis
+                .iter()
+                .map(|(column, _)| column.clone())
+                .collect(),
+            Until::Equal,
+            vec![self.basis.clone()],
+        )
     }
 }
 
@@ -186,25 +218,34 @@ impl Engine {
     /// Marks to set, and what to delete for each stale chassis.
     pub(crate) fn chassis_ops(&self) -> (Vec<Operation>, BTreeMap<SmolStr, Stale>) {
         let mut of_node: BTreeMap<&str, Option<&str>> = BTreeMap::new();
-        let mut node_of: BTreeMap<&str, &str> = BTreeMap::new();
+        let mut node_of: BTreeMap<&str, (&str, &str)> = BTreeMap::new();
         for node in self.world.nodes() {
             let chassis = node.annotation(api::keys::CHASSIS);
             of_node.insert(&node.name, chassis);
             if let Some(chassis) = chassis {
-                node_of.insert(chassis, &node.name);
+                node_of.insert(chassis, (&node.name, &node.uid));
             }
         }
         let mut ops = Vec::new();
         let mut stale = BTreeMap::new();
         for (uuid, chassis) in &self.sb.chassis {
-            if let Some(node) = node_of.get(chassis.name.as_str()) {
-                if chassis.node.as_deref() != Some(node) || !chassis.vendor {
-                    let ids = Datum::map([(NODE_KEY, *node), (ovn::VENDOR_KEY, ovn::VENDOR)]);
+            if let Some((node, uid)) = node_of.get(chassis.name.as_str()) {
+                if chassis.node.as_deref() != Some(node)
+                    || chassis.node_uid.as_deref() != Some(uid)
+                    || !chassis.vendor
+                {
+                    let ids = [
+                        (NODE_KEY, *node),
+                        (UID_KEY, *uid),
+                        (ovn::VENDOR_KEY, ovn::VENDOR),
+                    ];
+                    let ids = Datum::map(ids);
+                    ops.push(chassis.unchanged(*uuid));
                     ops.push(Operation::mutate(
                         CHASSIS,
                         Condition::row(*uuid),
                         vec![
-                            Mutation::delete_keys(IDS, [NODE_KEY, ovn::VENDOR_KEY]),
+                            Mutation::delete_keys(IDS, [NODE_KEY, UID_KEY, ovn::VENDOR_KEY]),
                             Mutation::insert(IDS, ids),
                         ],
                     ));
@@ -219,7 +260,10 @@ impl Engine {
             let node = node.map(SmolStr::as_str);
             let is_stale = node.is_some_and(|n| of_node.get(n).is_none_or(Option::is_some));
             if is_stale && !chassis.remote && !self.sb.removed.contains_key(&chassis.name) {
-                let mut deletes = vec![Operation::delete(CHASSIS, Condition::row(*uuid))];
+                let mut deletes = vec![
+                    chassis.unchanged(*uuid),
+                    Operation::delete(CHASSIS, Condition::row(*uuid)),
+                ];
                 let private = self
                     .sb
                     .private
@@ -248,10 +292,10 @@ impl Engine {
         }
         self.sb.in_flight = None;
         self.sb.stale = true;
-        let label = if *outcome == CommitOutcome::Committed {
-            "committed"
-        } else {
-            "failed"
+        let label = match outcome {
+            CommitOutcome::Committed => "committed",
+            CommitOutcome::WaitFailed { .. } => "fenced",
+            _ => "failed",
         };
         *self
             .sb

@@ -23,8 +23,12 @@ use crate::lease::signed;
 use crate::notices::Source;
 use crate::{Config, Engine};
 
-/// Pause after a transaction that surely did not happen.
+/// First pause after a transaction that surely did not happen.
 const PAUSE: Duration = Duration::from_millis(200);
+/// Longest pause after such transactions.
+const LONGEST: Duration = Duration::from_secs(5);
+/// So often may the database say in a row that it has a row already which the replica does not show.
+const DUPLICATES: u32 = 4;
 /// First pause of a parked unit.
 const PARK: Duration = Duration::from_secs(1);
 /// Longest pause of a parked unit.
@@ -73,6 +77,8 @@ pub(crate) struct Nb {
     stale: bool,
     /// Nothing is sent before this.
     pause: Option<Timestamp>,
+    /// Transactions that did not happen, since the last one that did.
+    failures: u32,
     /// Ended transactions by kind and outcome.
     pub(crate) counts: BTreeMap<(CommitKind, &'static str), u64>,
     /// Operations sent.
@@ -90,6 +96,7 @@ impl Nb {
             suspects: Vec::new(),
             stale: true,
             pause: None,
+            failures: 0,
             counts: BTreeMap::new(),
             ops: 0,
         }
@@ -162,6 +169,14 @@ impl Nb {
             .chain(self.pause)
             .filter(|t| *t > now)
             .min()
+    }
+
+    /// Sends nothing for a while after a transaction that did not happen, longer each time.
+    fn hesitate(&mut self, now: Timestamp) -> Duration {
+        let pause = LONGEST.min(PAUSE * 2u32.saturating_pow(self.failures.min(10)));
+        self.failures = self.failures.saturating_add(1);
+        self.pause = now.saturating_add(signed(pause)).ok();
+        pause
     }
 
     fn park(&mut self, unit: &Unit, error: &str, now: Timestamp) {
@@ -347,6 +362,9 @@ impl Engine {
             CommitOutcome::Unknown(_) => "unknown",
         };
         *self.nb.counts.entry((kind, label)).or_default() += 1;
+        if *outcome == CommitOutcome::Committed {
+            self.nb.failures = 0;
+        }
         match (outcome, batch) {
             (CommitOutcome::Committed, None) => {
                 self.take_office(epoch);
@@ -370,7 +388,7 @@ impl Engine {
             (CommitOutcome::Retry(error), _) => self.hesitate(error),
             // Somebody took the epoch first, or made the row: look again at what the replica then shows.
             (CommitOutcome::WaitFailed { .. } | CommitOutcome::Refused { .. }, None) => {
-                self.nb.pause = self.now.saturating_add(signed(PAUSE)).ok();
+                self.nb.hesitate(self.now);
             }
         }
         true
@@ -378,11 +396,11 @@ impl Engine {
 
     /// Waits a little before the next transaction.
     fn hesitate(&mut self, error: &str) {
-        self.nb.pause = self.now.saturating_add(signed(PAUSE)).ok();
+        let pause = self.nb.hesitate(self.now);
         self.log(LogLine::WriteFailed {
             write: "northbound transaction".to_owned(),
             error: error.to_owned(),
-            retry_in_ms: u64::try_from(PAUSE.as_millis()).unwrap_or_default(),
+            retry_in_ms: u64::try_from(pause.as_millis()).unwrap_or_default(),
         });
     }
 
@@ -409,11 +427,6 @@ impl Engine {
 
     fn refused(&mut self, op: Option<usize>, error: &str, batch: &Batch<Unit>) {
         self.nb.suspects.pop();
-        // An insert that we sent before was committed after all: the replica will show it.
-        if error.contains("duplicate uuid") {
-            self.nb.pause = self.now.saturating_add(signed(PAUSE)).ok();
-            return;
-        }
         // Operation 0 is the fence.
         let named = op.and_then(|op| op.checked_sub(1));
         let mut guilty: BTreeSet<Unit> = named
@@ -421,6 +434,13 @@ impl Engine {
             .flat_map(|op| batch.units_of(op))
             .cloned()
             .collect();
+        // An insert that we sent before was committed after all: the replica will show it. If it does not, then a row that
+        // we do not look at has the UUID.
+        let is_known = guilty.iter().any(|unit| self.nb.parked.contains_key(unit));
+        if error.contains("duplicate uuid") && !is_known && self.nb.failures < DUPLICATES {
+            self.hesitate(error);
+            return;
+        }
         if guilty.is_empty() {
             // The transaction as a whole was refused: its halves tell more. The second may need the first.
             if let Some((first, second)) = batch.halves() {

@@ -189,6 +189,76 @@ fn rows_that_the_database_refuses_harm_nobody_else() {
 }
 
 #[test]
+fn a_refusal_that_may_settle_itself_is_a_refusal_after_a_while() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    lab.nb.refuses = Some("bad.default");
+    lab.nb.refusal = "duplicate uuid: this UUID would duplicate a UUID already present";
+    for pod in ["bad", "good"] {
+        lab.pod("default", pod, "n1");
+    }
+    lab.news_at_once();
+    // It settles itself.
+    lab.run_for(SignedDuration::from_secs(1));
+    assert!((2..=4).contains(&lab.nb.refusals), "{}", lab.nb.refusals);
+    assert!(lab.engine.report().parked.is_empty());
+    lab.nb.refuses = None;
+    lab.run_for(SignedDuration::from_secs(2));
+    assert_eq!(lab.addresses().len(), 2);
+
+    // It does not.
+    lab.nb.refuses = Some("worse.default");
+    lab.nb.refusals = 0;
+    for pod in ["worse", "better"] {
+        lab.pod("default", pod, "n1");
+    }
+    lab.news_at_once();
+    lab.run_for(SignedDuration::from_secs(5));
+    assert_eq!(lab.addresses().len(), 3, "one holds up the other");
+    assert_eq!(told(&lab), [("worse", "NorthboundRefused")]);
+    assert_eq!(lab.engine.report().parked.len(), 1);
+    lab.run_for(SignedDuration::from_mins(5));
+    assert!((5..=20).contains(&lab.nb.refusals), "{}", lab.nb.refusals);
+    // Later ones do not wait for it either.
+    lab.pod("default", "best", "n1");
+    let before = lab.now;
+    while lab.addresses().len() < 4 {
+        assert!(lab.turn(), "it waits for the one that is parked");
+    }
+    assert!(lab.now < before + SignedDuration::from_secs(1));
+    lab.nb.refuses = None;
+    lab.run();
+    assert_eq!(lab.addresses().len(), 5);
+}
+
+#[test]
+fn a_database_that_does_not_take_anything_is_asked_less_and_less() {
+    let mut lab = Lab::new();
+    lab.seed();
+    lab.run();
+    lab.slow_nb = Some(Vec::new());
+    lab.pod("default", "a", "n1");
+    let mut tries = 0;
+    for _ in 0..600 {
+        lab.run_for(SignedDuration::from_millis(100));
+        let asked = lab.slow_nb.replace(Vec::new());
+        for effect in asked.into_iter().flatten() {
+            if let engine::Effect::Nb { id, .. } = effect {
+                tries += 1;
+                let outcome = engine::CommitOutcome::Retry("not leader".into());
+                lab.event(engine::Event::Committed { id, outcome });
+            }
+        }
+    }
+    // A minute: 0.2, 0.4, 0.8, 1.6, 3.2 and then 5 seconds apart.
+    assert!((14..=17).contains(&tries), "{tries} tries in a minute");
+    lab.slow_nb = None;
+    lab.run();
+    assert_eq!(lab.addresses().len(), 1);
+}
+
+#[test]
 fn the_api_server_gets_so_many_writes_at_once_and_no_more() {
     let mut lab = Lab::with(engine::Config {
         kube_writes: 3,

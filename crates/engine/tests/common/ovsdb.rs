@@ -25,6 +25,10 @@ pub struct Database {
     pub commits: usize,
     /// Operations that say this are refused.
     pub refuses: Option<&'static str>,
+    /// With these words.
+    pub refusal: &'static str,
+    /// Transactions that were refused for this reason.
+    pub refusals: usize,
 }
 
 impl Database {
@@ -51,6 +55,8 @@ impl Database {
             named: 0,
             commits: 0,
             refuses: None,
+            refusal: "constraint violation: no",
+            refusals: 0,
         }
     }
 
@@ -84,9 +90,10 @@ impl Database {
             word.is_some_and(|word| format!("{op:?}").contains(word))
         };
         if let Some(index) = ops.iter().position(refused) {
+            self.refusals += 1;
             let outcome = CommitOutcome::Refused {
                 op: Some(index),
-                error: "constraint violation: no".into(),
+                error: self.refusal.into(),
             };
             return (outcome, Vec::new());
         }
