@@ -43,6 +43,8 @@ pub struct HeldPlan {
     pub tables: Vec<HeldDeletes>,
     /// Every change that waits, in words. Not for an order.
     pub lines: Vec<String>,
+    /// Rows of the Go implementation that nothing claims, and that stay.
+    pub unclaimed: Vec<String>,
 }
 
 impl HeldPlan {
@@ -186,7 +188,7 @@ async fn ready(State(admin): State<Admin>) -> Response {
 /// What waits for consent, every line of it, and how to agree.
 async fn held(State(admin): State<Admin>) -> Response {
     match admin.ask_for(Question::Held).await {
-        Some(plan) => explain(&plan).into_response(),
+        Some(plan) => (explain(&plan) + &others(&plan)).into_response(),
         None => silent(),
     }
 }
@@ -257,6 +259,21 @@ fn explain(plan: &HeldPlan) -> String {
         "If something of it is in use, leave it: look what is missing in Kubernetes (kubectl get nodes,pods -A); what comes back is kept.\nIf all of it may go: POST /brakes?rows={} to this address, on this host. If there is more by then, nothing is done.",
         plan.rows()
     );
+    text
+}
+
+/// Rows that are left alone.
+fn others(plan: &HeldPlan) -> String {
+    let mut text = String::new();
+    if !plan.unclaimed.is_empty() {
+        let _ = writeln!(
+            text,
+            "\nThe Go implementation wrote these, and nothing of this version claims them. They are left alone, whatever is agreed to:"
+        );
+        for row in &plan.unclaimed {
+            let _ = writeln!(text, "    {row}");
+        }
+    }
     text
 }
 

@@ -284,6 +284,7 @@ impl Loop {
             leads: matches!(self.engine.role(), Role::Leader { .. }),
             tables: self.engine.held(),
             lines: Vec::new(),
+            unclaimed: self.engine.unclaimed().to_vec(),
         }
     }
 

@@ -112,6 +112,24 @@ pub fn page(snapshot: Option<&Snapshot>) -> String {
     );
     page.sample("kube_ovn_controller_problems", &[], report.problems.len());
     page.family(
+        "kube_ovn_controller_audits_total",
+        "counter",
+        "Rounds in which everything was computed anew and compared",
+    );
+    page.sample("kube_ovn_controller_audits_total", &[], report.audits);
+    page.family(
+        "kube_ovn_controller_audit_drift_total",
+        "counter",
+        "What an audit found to be otherwise than it was known: defects, mended",
+    );
+    page.sample("kube_ovn_controller_audit_drift_total", &[], report.drift);
+    page.family(
+        "kube_ovn_controller_unclaimed_rows",
+        "gauge",
+        "Rows of the Go implementation that nothing of this version claims; they are left alone",
+    );
+    page.sample("kube_ovn_controller_unclaimed_rows", &[], report.unclaimed);
+    page.family(
         "kube_ovn_controller_chassis",
         "gauge",
         "Chassis in the southbound database",

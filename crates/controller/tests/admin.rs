@@ -42,6 +42,7 @@ fn pages(listener: TcpListener) -> Arc<Mutex<Script>> {
                 leads: script.leads,
                 tables: script.held.clone(),
                 lines: vec!["- Logical_Switch blue: ports a.default".into()],
+                unclaimed: vec!["Port_Group old".into()],
             };
             match question {
                 Question::Snapshot(asker) => {
@@ -88,6 +89,8 @@ async fn the_brakes_are_shown_and_let_go_by_number() {
     let (status, text) = ask(address, "GET /brakes").await;
     assert_eq!(status, 200);
     assert!(text.contains("does not lead"), "{text}");
+    let unclaimed = text.split_once("nothing of this version claims").unwrap().1;
+    assert!(unclaimed.contains("Port_Group old"), "{text}");
 
     *script.lock().unwrap() = Script {
         leads: true,

@@ -23,6 +23,8 @@ pub struct Config {
     pub kube_writes: usize,
     /// Shortest time between two status writes of one object.
     pub status_interval: Duration,
+    /// From the end of one audit to the begin of the next.
+    pub audit_interval: Duration,
     /// Whether a flush may delete an unusual share of a table (`--allow-mass-delete`).
     pub allow_mass_delete: bool,
 }
@@ -37,6 +39,7 @@ impl Default for Config {
             brakes: ovn::Brakes::default(),
             kube_writes: 64,
             status_interval: Duration::from_secs(1),
+            audit_interval: Duration::from_mins(10),
             allow_mass_delete: false,
         }
     }

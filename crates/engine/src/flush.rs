@@ -369,6 +369,7 @@ impl Engine {
             (CommitOutcome::Committed, None) => {
                 self.take_office(epoch);
                 self.settle_missing();
+                self.note_unclaimed();
             }
             (CommitOutcome::Committed, Some(batch)) => self.committed(&batch),
             (CommitOutcome::WaitFailed { .. }, Some(_)) => {

@@ -37,6 +37,7 @@
 
 mod adopt;
 mod allocate;
+mod audit;
 mod brakes;
 mod chassis;
 mod config;
@@ -57,6 +58,13 @@ mod subnets;
 mod timers;
 mod watches;
 mod writes;
+
+// Unit tests use the cluster in memory of the integration tests, which knows this crate by its name.
+#[cfg(test)]
+extern crate self as engine;
+#[cfg(test)]
+#[path = "../tests/common/mod.rs"]
+mod common;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -79,6 +87,7 @@ pub use ports::PortState;
 pub use report::{Report, SubnetReport};
 pub use writes::Ended;
 
+use audit::Audit;
 use brakes::Brakes;
 use flush::Nb;
 use ledger::Ledger;
@@ -118,6 +127,7 @@ pub struct Engine {
     sb: chassis::Sb,
     brakes: Brakes,
     missing: Missing,
+    audit: Audit,
     /// MACs of router ports that an older installation made, until their Subnets remember them; kept by `note_adoption`.
     adopting: BTreeMap<SmolStr, Mac>,
     states: States,
@@ -169,6 +179,7 @@ impl Engine {
             sb: chassis::Sb::default(),
             brakes: Brakes::default(),
             missing: Missing::default(),
+            audit: Audit::default(),
             adopting: BTreeMap::new(),
             states: States::default(),
             notices: Notices::default(),
@@ -340,6 +351,7 @@ impl Engine {
         }
         if self.open {
             self.work();
+            self.audit();
             self.after_nb();
             self.work();
             self.flush();
@@ -514,6 +526,7 @@ impl Engine {
             self.later.next().filter(|_| active),
             self.nb.next_due(now),
             self.sb.next_due(now),
+            self.audit_due(),
         ];
         let next = times.into_iter().flatten().min();
         if next != self.wake {

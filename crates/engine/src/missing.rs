@@ -14,8 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use api::view::{PodKey, PodView};
 use fabric::Unit;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use smol_str::{SmolStr, format_smolstr};
 
 use crate::Engine;
@@ -89,6 +91,10 @@ fn provenance(key: &ObjectKey) -> Option<SmolStr> {
     }
 }
 
+fn pod_key(key: &ObjectKey) -> PodKey {
+    PodKey::new(key.namespace.clone(), key.name.clone())
+}
+
 /// The node that a unit of another object goes with, as rows name it.
 fn node_of(unit: &Unit) -> Option<SmolStr> {
     match unit {
@@ -136,10 +142,9 @@ impl Engine {
         let believed = self.missing.believed.entry(kind).or_default();
         believed.retain(|(at, _)| *at > since);
         if !lost.is_empty() {
-            let before = self.missing.believed(kind) + self.missing.kept_of(kind);
-            let present = self.watches.of(kind).filter(|key| self.is_in_use(key));
-            let known = present.count() + lost.len() + before;
-            if self.too_many(kind, lost.len() + before, known) {
+            let believed = self.missing.believed(kind);
+            let all = lost.len() + believed + self.missing.kept_of(kind);
+            if self.too_many(kind, all, self.in_use(kind) + believed) {
                 self.missing.kept.extend(lost);
             } else {
                 let losses = self.missing.believed.entry(kind).or_default();
@@ -152,27 +157,49 @@ impl Engine {
         self.note_missing();
     }
 
-    /// Whether the network holds something for an object, as far as is known.
-    fn is_in_use(&self, key: &ObjectKey) -> bool {
+    /// Whether an object counts as there. (A watch that lists has forgotten what it showed before.)
+    fn exists(&self, key: &ObjectKey) -> bool {
         let name = key.name.as_str();
         match key.kind {
-            Kind::Pod => {
-                let key = api::view::PodKey::new(key.namespace.clone(), key.name.clone());
-                self.world
-                    .pod(&key)
-                    .is_none_or(|pod| pod.deletion.is_none() && self.world.wants_port(&key))
-            }
-            Kind::Node => self.world.node(name).is_none_or(|node| !node.deleting),
-            Kind::Namespace => self.world.namespace(name).is_none_or(|n| !n.deleting),
-            Kind::Subnet => self
-                .subnets
-                .get(name)
-                .is_none_or(|s| s.metadata.deletion_timestamp.is_none()),
-            Kind::Vpc => self
-                .vpcs
-                .get(name)
-                .is_none_or(|v| v.metadata.deletion_timestamp.is_none()),
+            Kind::Pod => self.world.pod(&pod_key(key)).is_some(),
+            Kind::Node => self.world.node(name).is_some(),
+            Kind::Namespace => self.world.namespace(name).is_some(),
+            Kind::Subnet => self.subnets.contains_key(name),
+            Kind::Vpc => self.vpcs.contains_key(name),
+            Kind::Ip => self.ledger.get(name).is_some(),
+        }
+    }
+
+    /// Whether the network holds something for an object that counts as there, and it is not about to go.
+    fn is_in_use(&self, key: &ObjectKey) -> bool {
+        let name = key.name.as_str();
+        let stays = |meta: &ObjectMeta| meta.deletion_timestamp.is_none();
+        match key.kind {
+            Kind::Pod => self
+                .world
+                .pod(&pod_key(key))
+                .is_some_and(|pod| self.uses_port(pod)),
+            Kind::Node => self.world.node(name).is_some_and(|node| !node.deleting),
+            Kind::Namespace => self.world.namespace(name).is_some_and(|n| !n.deleting),
+            Kind::Subnet => self.subnets.get(name).is_some_and(|s| stays(&s.metadata)),
+            Kind::Vpc => self.vpcs.get(name).is_some_and(|v| stays(&v.metadata)),
             Kind::Ip => true,
+        }
+    }
+
+    fn uses_port(&self, pod: &PodView) -> bool {
+        pod.deletion.is_none() && self.world.wants_port(&pod.key)
+    }
+
+    /// How many objects of a kind are in use.
+    fn in_use(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Pod => self.world.pods().filter(|pod| self.uses_port(pod)).count(),
+            Kind::Node => self.world.nodes().filter(|node| !node.deleting).count(),
+            Kind::Namespace => self.world.namespaces().filter(|n| !n.deleting).count(),
+            Kind::Subnet => self.subnets.len(),
+            Kind::Vpc => self.vpcs.len(),
+            Kind::Ip => self.ledger.len(),
         }
     }
 
@@ -229,11 +256,10 @@ impl Engine {
         let held = |kind: Kind| {
             let first = self.missing.kept.iter().find(|key| key.kind == kind)?;
             let rows = self.missing.kept_of(kind);
-            let present = self.watches.of(kind).filter(|key| self.is_in_use(key));
             Some(HeldDeletes {
                 table: SmolStr::new_static(kind.plural()),
                 rows,
-                owned: rows + present.count(),
+                owned: self.in_use(kind),
                 example: Some(if first.namespace.is_empty() {
                     first.name.to_string()
                 } else {
@@ -294,14 +320,13 @@ impl Engine {
         strangers.retain(|name, is_known| !*is_known && !self.missing.told.contains(name));
         let mut lost: BTreeMap<Kind, usize> = BTreeMap::new();
         for key in strangers.keys().filter_map(|name| object(name)) {
-            if self.watches.seen(&key).is_none() {
+            if !self.exists(&key) {
                 *lost.entry(key.kind).or_default() += 1;
             }
         }
-        let too_many = lost.into_iter().any(|(kind, lost)| {
-            let present = self.watches.of(kind).filter(|key| self.is_in_use(key));
-            self.too_many(kind, lost, present.count() + lost)
-        });
+        let too_many = lost
+            .into_iter()
+            .any(|(kind, lost)| self.too_many(kind, lost, self.in_use(kind) + lost));
         self.missing.doubt = !strangers.is_empty() && (self.missing.doubt || too_many);
         self.missing.doubt
     }

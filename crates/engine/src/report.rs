@@ -60,6 +60,12 @@ pub struct Report {
     pub operations: u64,
     /// Records of the ledger.
     pub leases: usize,
+    /// Audits that were completed.
+    pub audits: u64,
+    /// Units and rows that an audit found to be otherwise than they were known.
+    pub drift: u64,
+    /// Rows of the Go implementation that nothing claims.
+    pub unclaimed: usize,
     /// Chassis seen.
     pub chassis: usize,
     /// What is wrong at the moment.
@@ -139,6 +145,9 @@ impl Engine {
             commits,
             operations: self.nb.ops,
             leases: self.ledger.len(),
+            audits: self.audit.rounds,
+            drift: self.audit.drift,
+            unclaimed: self.audit.unclaimed.len(),
             chassis: self.sb.chassis(),
             problems: self.notices.current().cloned().collect(),
         }

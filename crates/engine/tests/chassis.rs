@@ -35,7 +35,9 @@ fn asleep() -> (Lab, Vec<Operation>) {
     lab.southbound(&[Operation::insert("Chassis", CHASSIS, row)]);
     lab.run();
     lab.kube.delete(&ObjectKey::cluster(Kind::Node, "n1"));
-    lab.news_at_once();
+    while !lab.effects().any(|e| matches!(e, Effect::Sb { .. })) {
+        assert!(lab.turn(), "it never decided");
+    }
     let decided = lab.intercept().into_iter().find_map(|effect| match effect {
         Effect::Sb { ops, .. } => Some(ops),
         _ => None,

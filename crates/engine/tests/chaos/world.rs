@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use crate::common::{Database, Kube, config};
+use crate::common::{self, Database, Kube};
 use engine::{
     CommitOutcome, Config, Effect, EffectId, Engine, Event, Kind, KubeOutcome, LeaseEvent,
     ObjectKey, ReplicaEvent, Role,
@@ -11,6 +11,15 @@ use jiff::{SignedDuration, Timestamp};
 use ovsdb::wire::{Operation, Row};
 use serde_json::json;
 use uuid::Uuid;
+
+/// Watches of this world break at any time, and its users delete most of the few pods behind their back: what the brakes
+/// make of that is for `brakes.rs`.
+fn config() -> Config {
+    Config {
+        allow_mass_delete: true,
+        ..common::config()
+    }
+}
 
 /// xorshift64*: a history is its seed.
 pub struct Dice(u64);

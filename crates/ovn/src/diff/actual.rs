@@ -291,6 +291,33 @@ impl Actual {
         changed
     }
 
+    /// Finds the natural key and owner of a row anew; whether they were not what they should be.
+    pub fn check(&mut self, keys: &mut Keys, uuid: Uuid, touched: &mut Touched) -> bool {
+        let Some(row) = self.rows.get_mut(&uuid) else {
+            return false;
+        };
+        let (owner, natural) = (row.owner, row.natural);
+        let is_indexed = natural.is_none_or(|key| is_listed(keys, key, uuid));
+        if !is_indexed {
+            row.natural = None;
+        }
+        self.classify(keys, uuid, touched);
+        let row = self.rows.get(&uuid);
+        !is_indexed || row.is_some_and(|row| (row.owner, row.natural) != (owner, natural))
+    }
+
+    /// Rows that no key leads to: they have none, or an index has lost them.
+    pub fn unlisted(&self, keys: &Keys) -> Vec<Uuid> {
+        let listed = |uuid, key: Option<KeyId>| key.is_some_and(|key| is_listed(keys, key, uuid));
+        let rows = self.rows.iter();
+        let mut uuids: Vec<_> = rows
+            .filter(|(uuid, row)| !listed(**uuid, row.natural))
+            .map(|(uuid, _)| *uuid)
+            .collect();
+        uuids.sort_unstable();
+        uuids
+    }
+
     /// The rows that a row contains.
     pub fn children(&self, uuid: Uuid, out: &mut Vec<Uuid>) {
         let Some(row) = self.rows.get(&uuid) else {
@@ -300,6 +327,10 @@ impl Actual {
             out.extend(row.wire.uuids(column.name()));
         }
     }
+}
+
+fn is_listed(keys: &Keys, key: KeyId, uuid: Uuid) -> bool {
+    keys.is_live(key) && keys[key].natural.as_slice().contains(&uuid)
 }
 
 fn pair_value<'a>(datum: &'a wire::Datum, key: &wire::Atom) -> Option<&'a wire::Atom> {

@@ -397,7 +397,7 @@ impl<U: Ord + Clone> Diff<U> {
 }
 
 /// The elements of a set, or the keys of a map.
-fn element_atoms(row: &wire::Row, column: Column) -> Vec<wire::Atom> {
+pub(super) fn element_atoms(row: &wire::Row, column: Column) -> Vec<wire::Atom> {
     let atoms = row.atoms(column.name()).iter();
     let keys = row.pairs(column.name()).iter().map(|(key, _)| key);
     atoms.chain(keys).cloned().collect()

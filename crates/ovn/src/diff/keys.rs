@@ -131,6 +131,14 @@ impl Keys {
         self.records[id.0 as usize].is_some()
     }
 
+    /// So many numbers from this one on: the live ones, and where to go on.
+    pub fn slice(&self, from: usize, count: usize) -> (Vec<KeyId>, Option<usize>) {
+        let end = from.saturating_add(count).min(self.records.len());
+        let ids = (from..end).filter_map(|i| Some(KeyId(u32::try_from(i).ok()?)));
+        let next = (end < self.records.len()).then_some(end);
+        (ids.filter(|id| self.is_live(*id)).collect(), next)
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (KeyId, &Record)> {
         (0..)
             .zip(&self.records)

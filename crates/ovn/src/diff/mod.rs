@@ -11,6 +11,7 @@
 //! 3. else there is none, and it is inserted. If somebody else's row has the key, it is held back and reported.
 
 mod actual;
+mod audit;
 mod compare;
 mod desired;
 mod evaluate;
@@ -385,27 +386,7 @@ impl<U: Ord + Clone> Diff<U> {
         fresh.missing.clone_from(&self.missing);
         fresh.missing_tables.clone_from(&self.missing_tables);
         for (unit, id) in self.desired.units() {
-            let mut fragment = Fragment::default();
-            for key in self.desired.rows_of(id) {
-                let record = &self.keys[*key];
-                let claim = record.claims.iter().find(|(unit, _)| *unit == id);
-                let row = claim.map(|(_, row)| (**row).clone());
-                fragment.rows.extend(row.map(|r| (record.key.clone(), r)));
-            }
-            for (key, column, elem) in self.desired.members_of(id) {
-                let owners = self.desired.owners(*key, *column, elem);
-                let owner = owners.and_then(|o| o.iter().find(|o| o.unit == id));
-                fragment.members.push(crate::Member {
-                    parent: self.keys[*key].key.clone(),
-                    column: *column,
-                    element: match elem {
-                        Elem::Row(target) => Atom::Row(self.keys[*target].key.clone()),
-                        Elem::Value(atom) => atom.clone(),
-                    },
-                    value: owner.and_then(|o| o.value.as_deref().cloned()),
-                });
-            }
-            fresh.set(unit.clone(), fragment);
+            fresh.set(unit.clone(), self.fragment(id));
         }
         let deltas: Vec<_> = self
             .actual
@@ -429,12 +410,21 @@ impl<U: Ord + Clone> Diff<U> {
 
     /// The difference as text without numbers that depend on history.
     fn summary(&self) -> BTreeSet<String> {
-        let rows = self
-            .pending
-            .rows
-            .iter()
+        self.lines(|_| true, |_| true)
+    }
+
+    /// The part of it that is about these keys and these rows.
+    fn lines(
+        &self,
+        of_key: impl Fn(KeyId) -> bool,
+        of_row: impl Fn(Uuid) -> bool,
+    ) -> BTreeSet<String> {
+        let pending = self.pending.rows.iter();
+        let rows = pending
+            .filter(|(key, _)| of_key(**key))
             .map(|(key, state)| format!("{} {state:?}", self.keys[*key].key));
-        let adds = self.pending.adds.iter().map(|(key, column, elem)| {
+        let adds = self.pending.adds.iter().filter(|member| of_key(member.0));
+        let adds = adds.map(|(key, column, elem)| {
             let elem = match elem {
                 Elem::Row(target) => self.keys[*target].key.to_string(),
                 Elem::Value(atom) => atom.to_string(),
@@ -443,8 +433,10 @@ impl<U: Ord + Clone> Diff<U> {
         });
         let removes = self
             .removes()
+            .filter(|element| of_row(element.0))
             .map(|(row, column, atom)| format!("{row} {} - {atom}", column.name()));
-        let surplus = self.pending.surplus.iter().map(|row| format!("- {row}"));
+        let surplus = self.pending.surplus.iter().filter(|row| of_row(**row));
+        let surplus = surplus.map(|row| format!("- {row}"));
         rows.chain(adds).chain(removes).chain(surplus).collect()
     }
 }

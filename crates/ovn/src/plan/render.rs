@@ -1,4 +1,4 @@
-//! Plans as text: what `--plan` prints.
+//! Plans as text, for people: what the controller's `/brakes` shows line by line, and what tests compare.
 
 use std::fmt;
 
