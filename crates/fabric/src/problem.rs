@@ -107,4 +107,6 @@ pub mod reason {
     pub const DUPLICATE_ADDRESS: &str = "NodeAddressDuplicate";
     /// A Vpc that a Subnet names does not exist.
     pub const NO_VPC: &str = "NoVpc";
+    /// Pods of a Subnet have addresses of a family in which the nodes have none.
+    pub const NODES_LACK_FAMILY: &str = "NodesLackFamily";
 }

@@ -1,6 +1,7 @@
 //! Logical switches and their router ports.
 
 use api::v1::{Condition, ConditionStatus, SubnetSpec, condition_type, reason, unsupported};
+use net::{Cidr, HasFamily};
 use ovn::matching::dst;
 use ovn::{Fragment, nb};
 use smol_str::{SmolStr, ToSmolStr};
@@ -25,6 +26,7 @@ pub(super) fn compile(name: &SmolStr, world: &World) -> Compiled {
         && subnet.is_ovn()
     {
         compiled.fragment = rows(subnet, world);
+        compiled.problems.extend(without_nodes(subnet, world));
     }
     compiled.problems.extend(state.refused.clone());
     compiled.problems.extend(state.problems.iter().cloned());
@@ -116,6 +118,25 @@ fn rows(subnet: &Effective, world: &World) -> Fragment {
         );
     }
     fragment
+}
+
+/// Pods reach nodes, and everything outside, through the nodes' own addresses in the join Subnet, each family by itself.
+fn without_nodes(subnet: &Effective, world: &World) -> Option<Problem> {
+    let join = world.join()?;
+    if subnet.vpc != join.vpc || subnet.role == Role::Join {
+        return None;
+    }
+    let lacking = |cidr: &Cidr| join.cidrs.get(cidr.family()).is_none();
+    let cidr = subnet.cidrs.into_iter().find(lacking)?;
+    Some(Problem::new(
+        ObjectRef::cluster(Kind::Subnet, subnet.name.clone()),
+        ours::NODES_LACK_FAMILY,
+        format!(
+            "pods with addresses of {cidr} reach each other, but no node and nothing outside: the Subnet {:?} has no {} addresses for the nodes. Give it a CIDR of each family (--node-switch-cidr), or the Subnet one of the nodes' family",
+            join.name,
+            cidr.family()
+        ),
+    ))
 }
 
 /// Who has addresses of the Subnet, and how to take them back.

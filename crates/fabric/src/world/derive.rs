@@ -134,6 +134,8 @@ impl World {
             for node in self.nodes.keys() {
                 self.node_is_dirty(node, dirty);
             }
+            // Whose pods have a family that the nodes have not.
+            dirty.extend(self.subnets.keys().cloned().map(Unit::Subnet));
         }
         if *name == self.config.default_subnet.name {
             dirty.insert(Unit::Vpc(self.config.cluster_router.clone()));
