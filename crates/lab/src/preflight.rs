@@ -63,7 +63,7 @@ const BUILDERS: [(&str, &str, bool); 3] = [
 ];
 
 /// Gibibytes that a cold build of Kubernetes fills: module cache, build cache, programs.
-const BUILD_GIB: u64 = 9;
+const BUILD_GIB: u64 = 6;
 
 /// Find a program in PATH and in the folders that only root usually has there.
 pub fn which(program: &str) -> Option<PathBuf> {
