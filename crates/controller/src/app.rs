@@ -80,7 +80,7 @@ pub async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
     };
     info!(%identity, %cluster, "starting");
     let (events, inbox) = mpsc::channel(EVENTS);
-    watch::start(&client, &events, &troubles, &stop);
+    let lists = watch::start(&client, &events, &troubles, &stop);
     let elector = Elector::new(
         client.clone(),
         &flags.pod_namespace,
@@ -103,6 +103,7 @@ pub async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
         nb,
         sb,
         events,
+        lists,
         notices,
         writes: TaskTracker::new(),
         wake: None,
@@ -167,6 +168,8 @@ struct Loop {
     sb: Handle,
     /// Ends of writes come back through here.
     events: mpsc::Sender<Event>,
+    /// The watches, to ask them for a list.
+    lists: watch::Lists,
     notices: mpsc::Sender<engine::Notice>,
     writes: TaskTracker,
     wake: Option<Instant>,
@@ -248,6 +251,11 @@ impl Loop {
             }
             Effect::Nb { id, ops, .. } => submit(&self.nb, &self.events, id, ops).await,
             Effect::Sb { id, ops } => submit(&self.sb, &self.events, id, ops).await,
+            Effect::List { id, kind } => {
+                if let Some(watch) = self.lists.get(&kind) {
+                    watch.send_replace(Some(id));
+                }
+            }
             Effect::Notice(notice) => notify::tell(&self.notices, notice),
             Effect::Wake(at) => self.wake = Some(Instant::now() + self.clock.until(at)),
             Effect::Log(line) => log(&line),
@@ -326,6 +334,10 @@ fn log(line: &LogLine) {
             "complete: every list, the northbound replica and the ledger"
         ),
         LogLine::Leading { epoch } => info!(epoch, "leading"),
+        LogLine::CatchingUp { kinds } => info!(
+            kinds = kinds.join(","),
+            "nothing is given up before these are listed anew"
+        ),
         LogLine::Stopped { why } => warn!(why, "not leading any more"),
         LogLine::PodReady {
             pod,

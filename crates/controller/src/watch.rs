@@ -2,6 +2,8 @@
 //!
 //! ```text
 //!  list + watch ──> kube's watcher (lists anew by itself) ──> pump: object to view ──> bounded channel ──> main loop
+//!                             ^                                                                             │
+//!                             └──────────── begun anew where the engine asks for a list ── Lists ───────────┘
 //! ```
 //!
 //! An object is cut down to its view before it enters the channel; nothing wider outlives the line that decoded it.
@@ -14,11 +16,11 @@ use std::time::Duration;
 
 use api::v1::{Ip, Subnet, Vpc};
 use api::view::{NamespaceWire, NodeWire, PodWire};
-use engine::{Event, Kind, KubeEvent, ObjectKey};
+use engine::{EffectId, Event, Kind, KubeEvent, ObjectKey};
 use futures::{Stream, StreamExt};
 use kube::runtime::watcher::{self, watcher};
 use kube::{Api, Client};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
@@ -62,31 +64,71 @@ impl Troubles {
     }
 }
 
+/// The way to each watch: which list the engine asked for last.
+pub type Lists = BTreeMap<Kind, watch::Sender<Option<EffectId>>>;
+
 /// Starts every watch.
 pub fn start(
     client: &Client,
     events: &mpsc::Sender<Event>,
     troubles: &Troubles,
     stop: &CancellationToken,
-) {
+) -> Lists {
     fn spawn<K: Watched>(
         client: &Client,
         events: &mpsc::Sender<Event>,
         troubles: &Troubles,
         stop: &CancellationToken,
-    ) {
+    ) -> (Kind, watch::Sender<Option<EffectId>>) {
+        let (ask, asked) = watch::channel(None);
         let config = watcher::Config::default().page_size(PAGE);
-        let stream = watcher(Api::<K>::all(client.clone()), config);
-        let pump = pump(stream, events.clone(), troubles.clone());
+        let api = Api::<K>::all(client.clone());
+        let begin = move || watcher(api.clone(), config.clone());
+        let work = keep(begin, events.clone(), troubles.clone(), asked);
         let stop = stop.clone();
-        tokio::spawn(async move { stop.run_until_cancelled(pump).await });
+        tokio::spawn(async move { stop.run_until_cancelled(work).await });
+        (K::KIND, ask)
     }
-    spawn::<Vpc>(client, events, troubles, stop);
-    spawn::<Subnet>(client, events, troubles, stop);
-    spawn::<Ip>(client, events, troubles, stop);
-    spawn::<NamespaceWire>(client, events, troubles, stop);
-    spawn::<NodeWire>(client, events, troubles, stop);
-    spawn::<PodWire>(client, events, troubles, stop);
+    [
+        spawn::<Vpc>(client, events, troubles, stop),
+        spawn::<Subnet>(client, events, troubles, stop),
+        spawn::<Ip>(client, events, troubles, stop),
+        spawn::<NamespaceWire>(client, events, troubles, stop),
+        spawn::<NodeWire>(client, events, troubles, stop),
+        spawn::<PodWire>(client, events, troubles, stop),
+    ]
+    .into()
+}
+
+/// Keeps one kind's watch, and begins it anew where the engine asks for a list: the request is sent after it was asked
+/// for, and has no `resourceVersion`, so it shows no less than what was stored at that moment.
+async fn keep<K: Watched, S>(
+    begin: impl Fn() -> S,
+    events: mpsc::Sender<Event>,
+    troubles: Troubles,
+    mut asked: watch::Receiver<Option<EffectId>>,
+) where
+    S: Stream<Item = watcher::Result<watcher::Event<K>>>,
+{
+    let kind = K::KIND;
+    loop {
+        // What is cut off here in the middle comes again with the list.
+        let id = tokio::select! {
+            () = pump(begin(), events.clone(), troubles.clone()) => return,
+            changed = asked.changed() => match changed {
+                Ok(()) => *asked.borrow_and_update(),
+                Err(_) => return,
+            },
+        };
+        if let Some(id) = id
+            && events
+                .send(Event::Kube(KubeEvent::Asked { kind, id }))
+                .await
+                .is_err()
+        {
+            return;
+        }
+    }
 }
 
 /// Carries one kind's watch until the receiver is gone.

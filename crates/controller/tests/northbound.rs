@@ -112,6 +112,11 @@ impl Process {
                     }
                     Effect::Nb { id, ops, .. } => self.handle.submit(id.0, ops).await.unwrap(),
                     Effect::Wake(at) => self.wake = Some(Instant::now() + self.clock.until(at)),
+                    Effect::List { id, kind } => {
+                        let asked = KubeEvent::Asked { kind, id };
+                        let list = std::iter::once(asked).chain(kube.list(kind));
+                        self.inbox.extend(list.map(Event::Kube));
+                    }
                     Effect::Sb { .. } | Effect::Notice(_) | Effect::Log(_) => {}
                 }
             }

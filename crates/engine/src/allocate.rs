@@ -164,13 +164,14 @@ impl Engine {
         }
     }
 
-    /// Pods never get a node's address.
+    /// Pods never get a node's address. Nor, while a leader takes over, one that a port has.
     pub(crate) fn note_node_addresses(&mut self) {
         let mut sets: DualStack<RangeSet> = DualStack::NONE;
         for address in self
             .world
             .nodes()
             .flat_map(|node| node.internal_ips.into_iter())
+            .chain(self.takeover.addresses())
         {
             let family = address.family();
             if sets.get(family).is_none() {

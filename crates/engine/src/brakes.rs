@@ -120,7 +120,8 @@ impl Engine {
                     example: example.as_ref().map(|key| key.name.to_string()),
                 }),
                 // It has its own log line, and its object an event.
-                Held::Parked { .. } => {}
+                // What waits for lists goes with them.
+                Held::Parked { .. } | Held::Barrier { .. } => {}
                 other => drop(blocked.insert(other.to_string())),
             }
         }

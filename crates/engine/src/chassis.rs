@@ -177,7 +177,12 @@ impl Engine {
             return;
         }
         self.sb.stale = false;
-        let (mut ops, stale) = self.chassis_ops();
+        let (mut ops, mut stale) = self.chassis_ops();
+        if self.is_taking_over() && !stale.is_empty() {
+            // Nodes may be there that no watch has shown yet.
+            self.ask_for_lists();
+            stale.clear();
+        }
         let unexplained: Vec<&SmolStr> = stale
             .iter()
             .filter(|(_, stale)| !stale.is_explained)

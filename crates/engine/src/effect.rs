@@ -6,10 +6,12 @@ use ovsdb::wire::Operation;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::event::{Object, ObjectKey};
+use crate::event::{Kind, Object, ObjectKey};
 
 /// Names one effect of one engine; its result comes back under the same id.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct EffectId(pub u64);
 
 impl std::fmt::Display for EffectId {
@@ -140,6 +142,14 @@ pub enum Effect {
         /// The transaction.
         ops: Vec<Operation>,
     },
+    /// List the objects of this kind anew, by a request that is sent from now on and answered with what is stored at that
+    /// moment (no `resourceVersion` in it), and watch on from there. [`crate::KubeEvent::Asked`] goes before the list.
+    List {
+        /// Id of the list.
+        id: EffectId,
+        /// What to list.
+        kind: Kind,
+    },
     /// Tell the user. No answer.
     Notice(Notice),
     /// Call again with [`crate::Event::Tick`] at this time; replaces the earlier wish.
@@ -160,6 +170,11 @@ pub enum LogLine {
     Leading {
         /// The epoch.
         epoch: u64,
+    },
+    /// Something is held back until the watches have listed what was there when the epoch was taken.
+    CatchingUp {
+        /// What is listed anew.
+        kinds: Vec<SmolStr>,
     },
     /// This engine writes no more.
     Stopped {

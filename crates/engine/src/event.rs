@@ -176,7 +176,15 @@ impl Object {
 /// What a watch reports. A list is `Begin`, any number of `Apply`, `End`: what was known and is not repeated is gone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum KubeEvent {
-    /// The watch of this kind starts over with a list.
+    /// The list that begins next was asked for by [`crate::Effect::List`].
+    Asked {
+        /// Of this kind.
+        kind: Kind,
+        /// Id of the effect.
+        id: EffectId,
+    },
+    /// The watch of this kind starts over with a list. This goes before the request for the list, on the way that answers
+    /// to writes come, so the list shows every write whose answer came earlier.
     Begin(Kind),
     /// An object exists as shown.
     Apply(Object),

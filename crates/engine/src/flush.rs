@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use fabric::{PortName, Unit};
 use jiff::Timestamp;
-use ovn::{Batch, Database, Diff, Fragment, Identity, Options};
+use ovn::{Batch, Database, Diff, Fragment, Held, Identity, Options};
 use ovsdb::wire::Operation;
 use smol_str::SmolStr;
 
@@ -70,6 +70,8 @@ pub(crate) struct Nb {
     pub(crate) diff: Diff<Unit>,
     pub(crate) global: Global,
     in_flight: Option<InFlight>,
+    /// Units of the transaction that is under way, and of one whose outcome is unknown until its epoch has passed.
+    on_its_way: BTreeSet<Unit>,
     parked: BTreeMap<Unit, Parked>,
     /// Sets of units that failed together without a word about which is guilty; tried apart.
     suspects: Vec<BTreeSet<Unit>>,
@@ -92,6 +94,7 @@ impl Nb {
             diff: Diff::new(Database::Northbound, Identity::new(config.cluster)),
             global: Global::default(),
             in_flight: None,
+            on_its_way: BTreeSet::new(),
             parked: BTreeMap::new(),
             suspects: Vec::new(),
             stale: true,
@@ -106,9 +109,10 @@ impl Nb {
         self.link == Link::Synced
     }
 
-    /// Whether the database holds what a unit wants, and no port of it that it does not want.
+    /// Whether the database holds what a unit wants, and no port of it that it does not want, and nothing is on its way
+    /// that would change this.
     pub(crate) fn is_clean(&mut self, unit: &Unit) -> bool {
-        self.diff.is_clean(unit) && !self.has_old_port(unit)
+        !self.on_its_way.contains(unit) && self.diff.is_clean(unit) && !self.has_old_port(unit)
     }
 
     /// Whether there is a port of an earlier process, of a unit that wants none.
@@ -157,6 +161,7 @@ impl Nb {
     /// Forgets what is under way (its answer, if it comes, is nobody's) and what was learnt from refusals.
     pub(crate) fn abandon(&mut self) {
         self.in_flight = None;
+        self.on_its_way.clear();
         self.parked.clear();
         self.suspects.clear();
         self.stale = true;
@@ -289,6 +294,7 @@ impl Engine {
             told: self.missing.told(),
             told_units: self.told_units(),
             strangers: !self.doubts(),
+            deletes: !self.is_taking_over(),
             parked: self.parked_units(),
             ..Options::default()
         };
@@ -296,6 +302,10 @@ impl Engine {
             options.only = self.nb.suspects.last().cloned();
             options.brakes = (!self.config.allow_mass_delete).then_some(self.config.brakes);
             let mut plan = self.nb.diff.plan(&options);
+            let waits = |held: &Held<Unit>| matches!(held, Held::Barrier { .. });
+            if self.is_taking_over() && plan.held.iter().any(waits) {
+                self.ask_for_lists();
+            }
             if options.only.is_none() {
                 self.note_held(&plan);
             }
@@ -313,13 +323,15 @@ impl Engine {
         }
     }
 
-    /// Units whose rows are not sent for now: the database refused them, or a Subnet has to remember first what is there.
+    /// Units whose rows are not sent for now: the database refused them, or a Subnet has to remember first what is there,
+    /// or the port may be another than the watches show.
     pub(crate) fn parked_units(&self) -> BTreeSet<Unit> {
         let refused = self.nb.parked.iter().filter(|(_, p)| p.until > self.now);
         let adopting = self.adopting.keys().cloned().map(Unit::Subnet);
         refused
             .map(|(unit, _)| unit.clone())
             .chain(adopting)
+            .chain(self.doubtful_units())
             .collect()
     }
 
@@ -332,6 +344,9 @@ impl Engine {
     ) {
         let id = self.next_id();
         self.nb.ops += ops.len() as u64;
+        if let Some(batch) = &batch {
+            self.nb.on_its_way = batch.units();
+        }
         self.nb.in_flight = Some(InFlight {
             id,
             kind,
@@ -364,6 +379,13 @@ impl Engine {
         *self.nb.counts.entry((kind, label)).or_default() += 1;
         if *outcome == CommitOutcome::Committed {
             self.nb.failures = 0;
+        }
+        let is_over = match kind {
+            CommitKind::Epoch => *outcome == CommitOutcome::Committed,
+            _ => !matches!(outcome, CommitOutcome::Unknown(_)),
+        };
+        if is_over {
+            self.nb.on_its_way.clear();
         }
         match (outcome, batch) {
             (CommitOutcome::Committed, None) => {

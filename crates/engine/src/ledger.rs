@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use api::keys;
 use api::view::{IpView, NodeView, PodView};
-use fabric::{PortName, PortOwner};
+use fabric::{Change, PortName, PortOwner};
 use ipam::IpamError;
 use smol_str::SmolStr;
 
@@ -97,16 +97,31 @@ impl Engine {
         self.todo_ports.insert(name.clone());
     }
 
-    /// Takes everything that was shown before the barrier fell. Where two claim one address, what a living pod was told
-    /// wins, with a record that says so before one that does not; then the first by name.
-    pub(crate) fn restore(&mut self) {
-        let waiting = std::mem::take(&mut self.ledger.waiting);
-        let (announced, others): (Vec<_>, Vec<_>) =
-            waiting.into_values().partition(|(ip, fault)| {
-                let owner = self.owner_of(&ip.name);
-                fault.is_none()
-                    && owner.is_some_and(|owner| self.is_announced(&owner, &ip.addresses))
-            });
+    /// Takes these ports' records anew, as if nothing was known of them but what was shown: when the barrier falls, and
+    /// when a leader takes over.
+    ///
+    /// Where two claim one address, what a living pod was told wins, with a record that says so before one that does not;
+    /// then what is in the database, since the pod may be told of it at any moment; then the first by name.
+    pub(crate) fn restore(&mut self, names: BTreeSet<PortName>) {
+        let mut shown = std::mem::take(&mut self.ledger.waiting);
+        for name in &names {
+            self.free(name);
+            self.ledger.homeless.remove(name);
+            if let Some(Record { ip, standing }) = self.ledger.records.remove(name) {
+                let fault = match standing {
+                    Standing::Unreadable(why) => Some(why),
+                    _ => None,
+                };
+                shown.insert(name.clone(), (ip, fault));
+            }
+        }
+        let (announced, others): (Vec<_>, Vec<_>) = shown.into_values().partition(|(ip, fault)| {
+            let owner = self.owner_of(&ip.name);
+            fault.is_none() && owner.is_some_and(|owner| self.is_announced(&owner, &ip.addresses))
+        });
+        let (programmed, others): (Vec<_>, Vec<_>) = others
+            .into_iter()
+            .partition(|(ip, fault)| fault.is_none() && self.is_programmed(ip));
         let take = |engine: &mut Self, (ip, fault): Shown| {
             engine.todo_ports.insert(ip.name.clone());
             engine.place(ip, fault);
@@ -116,24 +131,38 @@ impl Engine {
         }
         // Records that changed while nobody looked (by hand, or older ones were put back) do not move pods that run.
         for (ip, _) in &others {
-            if !self.is_programmed(ip) {
-                self.vouch(&ip.name);
-            }
+            self.vouch(&ip.name);
         }
-        for shown in others {
+        for shown in programmed.into_iter().chain(others) {
             take(self, shown);
         }
         // Nor do records that are gone: somebody deleted one, and the process that would have stored it again died.
-        for name in self.all_ports() {
-            if self.ledger.get(&name).is_none() {
-                self.vouch(&name);
+        for name in &names {
+            if self.ledger.get(name).is_none() {
+                self.vouch(name);
+            }
+        }
+        // What another port has now must not be in two rows.
+        for name in names {
+            let Some(known) = self.world.lease(&name) else {
+                continue;
+            };
+            let is_same = self
+                .ipam
+                .lease(&name)
+                .is_some_and(|held| held.addresses == known.addresses);
+            if !is_same {
+                self.changes.push(Change::Lease(name, None));
             }
         }
     }
 
     /// Sets aside what a running pod was told, before anybody else can get it.
     fn vouch(&mut self, name: &PortName) {
-        let told = self.owner_of(name).and_then(|owner| self.told(&owner));
+        // A port that is in the database without a record: its pod may have been told of it meanwhile.
+        let told = self
+            .owner_of(name)
+            .and_then(|owner| self.told(&owner).or_else(|| self.programmed(name)));
         // If somebody else has it, then this one cannot keep it.
         if let Some(record) = told
             && self
@@ -147,16 +176,8 @@ impl Engine {
 
     /// Whether the port has the record's addresses in the database: then it is the annotations that somebody changed.
     fn is_programmed(&self, ip: &IpView) -> bool {
-        let port = ovn::nb::LogicalSwitchPort::named(ip.name.clone()).into_key();
-        let Some((_, _, row)) = self.nb.diff.row(&port) else {
-            return false;
-        };
-        let held: BTreeSet<std::net::IpAddr> = row
-            .strs("addresses")
-            .flat_map(str::split_whitespace)
-            .filter_map(|word| word.parse().ok())
-            .collect();
-        !held.is_empty() && held == ip.addresses.into_iter().collect()
+        self.programmed(&ip.name)
+            .is_some_and(|held| held.addresses == ip.addresses)
     }
 
     /// What a pod or node was told, as far as it may be true. Whoever makes a pod writes its annotations: they count for

@@ -20,6 +20,8 @@
 //! * **Barrier**: before every watch has listed, the replica is complete and the ledger is restored, nothing is
 //!   allocated, written or deleted.
 //! * **Fence**: every northbound transaction holds only under the epoch that this engine took. See the module `fence`.
+//! * **Absence proves nothing at first**: a new leader gives nothing up before its watches have caught up with the moment
+//!   at which it took its epoch. See the module `takeover`.
 //! * **Standby is hot**: it computes everything, down to the pending transactions, and writes nothing.
 //! * **Writes are level-triggered**: what an object should be is compared with what the API server last showed. A lost
 //!   answer, a conflict and a restart are the same case: compare again.
@@ -55,6 +57,7 @@ mod ports;
 mod recording;
 mod report;
 mod subnets;
+mod takeover;
 mod timers;
 mod watches;
 mod writes;
@@ -95,6 +98,7 @@ use missing::Missing;
 use notices::{Notices, Source};
 use objects::States;
 use ports::Port;
+use takeover::Takeover;
 use timers::Timers;
 use watches::Watches;
 use writes::Writes;
@@ -128,6 +132,7 @@ pub struct Engine {
     brakes: Brakes,
     missing: Missing,
     audit: Audit,
+    takeover: Takeover,
     /// MACs of router ports that an older installation made, until their Subnets remember them; kept by `note_adoption`.
     adopting: BTreeMap<SmolStr, Mac>,
     states: States,
@@ -180,6 +185,7 @@ impl Engine {
             brakes: Brakes::default(),
             missing: Missing::default(),
             audit: Audit::default(),
+            takeover: Takeover::default(),
             adopting: BTreeMap::new(),
             states: States::default(),
             notices: Notices::default(),
@@ -223,15 +229,21 @@ impl Engine {
 
     fn take(&mut self, event: Event) {
         match event {
+            Event::Kube(KubeEvent::Asked { kind, id }) => self.watches.asked(kind, id),
             Event::Kube(KubeEvent::Begin(kind)) => {
                 self.writes.listed(kind);
                 self.watches.begin(kind);
             }
-            Event::Kube(KubeEvent::Apply(object)) => self.apply(object),
+            Event::Kube(KubeEvent::Apply(object)) => {
+                self.watches
+                    .shown(object.key().kind, object.resource_version());
+                self.apply(object);
+            }
             Event::Kube(KubeEvent::Delete {
                 key,
                 resource_version,
             }) => {
+                self.watches.shown(key.kind, &resource_version);
                 if self.watches.delete(&key, &resource_version) {
                     self.heard_of(&key, false);
                     self.gone(&key);
@@ -350,6 +362,7 @@ impl Engine {
             self.open_barrier();
         }
         if self.open {
+            self.end_takeover();
             self.work();
             self.audit();
             self.after_nb();
@@ -440,7 +453,7 @@ impl Engine {
         for subnet in &subnets {
             self.sync_pool(subnet);
         }
-        self.restore();
+        self.restore(self.all_ports());
         self.dirty.extend(self.world.units());
         self.todo_ports.extend(self.all_ports());
         self.log(LogLine::Ready {
@@ -475,6 +488,7 @@ impl Engine {
         }
         self.role = Role::Leader { until, epoch };
         self.log(LogLine::Leading { epoch });
+        self.begin_takeover(epoch);
         let subnets: Vec<SmolStr> = self.subnets.keys().cloned().collect();
         for subnet in &subnets {
             self.note_adoption(subnet);
@@ -500,6 +514,7 @@ impl Engine {
         self.sb.abandon();
         self.lift_brakes();
         self.adopting.clear();
+        self.forget_takeover();
         self.notices.forget_writes();
         self.status_at.clear();
         self.later.clear();

@@ -222,6 +222,7 @@ impl Engine {
         };
         // The answer of a write that a former leadership began comes too late to be believed.
         let Some(Finished {
+            id,
             key,
             purpose,
             based_on,
@@ -239,6 +240,14 @@ impl Engine {
             && !self.watches.is_listing(key.kind)
         {
             self.apply(object.clone());
+        }
+        // The object has changed since the write was asked for: the watch has seen all of before when it shows this.
+        if let KubeOutcome::Done(Some(object)) = &outcome
+            && matches!(purpose, Purpose::Create | Purpose::Patch | Purpose::Status)
+            && based_on.as_deref() != Some(object.resource_version())
+            && self.takeover.is_of_term(id)
+        {
+            self.watches.wrote(key.kind, object.resource_version());
         }
         let source = Source::Writes(key.to_string());
         match outcome {

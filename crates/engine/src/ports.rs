@@ -86,6 +86,9 @@ impl Engine {
     /// Looks at one port, and does or asks for what comes next.
     pub(crate) fn advance(&mut self, name: &PortName) {
         let owner = self.owner_of(name);
+        if self.is_doubtful(name, owner.as_ref()) {
+            return;
+        }
         let record = self
             .ledger
             .get(name)
@@ -211,8 +214,7 @@ impl Engine {
             }
             // Nobody was told of this address: the record gives way to a new one.
             Standing::Taken(_) => {
-                self.set_state(name, PortState::Forgetting);
-                self.touch(ip_key);
+                self.withdraw(name);
                 return;
             }
             Standing::Unusable(why) => {
@@ -410,7 +412,7 @@ impl Engine {
         clean
     }
 
-    fn set_state(&mut self, name: &PortName, state: PortState) {
+    pub(crate) fn set_state(&mut self, name: &PortName, state: PortState) {
         if state == PortState::Waiting {
             self.waiting.insert(name.clone());
         } else {

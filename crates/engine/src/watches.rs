@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use smol_str::SmolStr;
 
+use crate::effect::EffectId;
 use crate::event::{Kind, Object, ObjectKey};
 
 /// The newest version that was seen of an object.
@@ -22,6 +23,24 @@ struct Watch {
     listed: bool,
     /// Objects known before the list that is under way; what is left at its end is gone.
     before: Option<BTreeSet<ObjectKey>>,
+    /// How what was shown stands to the moment at which this engine took office.
+    view: View,
+    /// The lowest version that a write of this term was answered with.
+    written: Option<u128>,
+}
+
+/// Whether a watch has shown everything that was there when the epoch was taken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum View {
+    /// Nobody knows.
+    #[default]
+    Behind,
+    /// A list was asked for since.
+    Asked(EffectId),
+    /// That list is the one that is under way, or comes next.
+    Listing,
+    /// It has.
+    CaughtUp,
 }
 
 /// All watches.
@@ -33,7 +52,8 @@ pub(crate) struct Watches {
 }
 
 impl Watches {
-    /// A list begins. Versions are forgotten: the list may come from a restored etcd that counts lower.
+    /// A list begins. Versions are forgotten: the list may come from a restored etcd that counts lower. (It is not older
+    /// than an answer that came before, since it is asked for only now.)
     pub(crate) fn begin(&mut self, kind: Kind) {
         let range = ObjectKey::cluster(kind, "")..;
         let keys: BTreeSet<_> = self
@@ -107,7 +127,67 @@ impl Watches {
     pub(crate) fn end(&mut self, kind: Kind) -> BTreeSet<ObjectKey> {
         let watch = self.watches.entry(kind).or_default();
         watch.listed = true;
+        if watch.view == View::Listing {
+            watch.view = View::CaughtUp;
+        }
         watch.before.take().unwrap_or_default()
+    }
+
+    /// An epoch was taken.
+    pub(crate) fn begin_term(&mut self) {
+        for watch in self.watches.values_mut() {
+            watch.view = View::Behind;
+            watch.written = None;
+        }
+    }
+
+    /// A list of this kind is asked for.
+    pub(crate) fn ask(&mut self, kind: Kind, id: EffectId) {
+        self.watches.entry(kind).or_default().view = View::Asked(id);
+    }
+
+    /// The list that begins next was asked for.
+    pub(crate) fn asked(&mut self, kind: Kind, id: EffectId) {
+        if let Some(watch) = self.watches.get_mut(&kind)
+            && watch.view == View::Asked(id)
+        {
+            watch.view = View::Listing;
+        }
+    }
+
+    /// A write of this term made an object have this version.
+    pub(crate) fn wrote(&mut self, kind: Kind, version: &str) {
+        if let Some(watch) = self.watches.get_mut(&kind)
+            && watch.written.is_none()
+        {
+            watch.written = version.parse().ok();
+        }
+    }
+
+    /// The watch shows this version. It shows versions of a kind in their order, so all that is older was shown. (A list
+    /// goes by names.)
+    pub(crate) fn shown(&mut self, kind: Kind, version: &str) {
+        if let Some(watch) = self.watches.get_mut(&kind)
+            && watch.before.is_none()
+            && let (Some(written), Ok(shown)) = (watch.written, version.parse::<u128>())
+            && written <= shown
+        {
+            watch.view = View::CaughtUp;
+        }
+    }
+
+    /// Kinds whose view may be behind, and nobody has asked for a list.
+    pub(crate) fn behind(&self) -> impl Iterator<Item = Kind> + '_ {
+        let view = |kind| self.watches.get(&kind).map(|watch| watch.view);
+        Kind::ALL
+            .into_iter()
+            .filter(move |kind| view(*kind) == Some(View::Behind))
+    }
+
+    /// Whether everything that was there when the epoch was taken was shown.
+    pub(crate) fn have_caught_up(&self) -> bool {
+        let mut views = self.watches.values().map(|watch| watch.view);
+        views.all(|view| view == View::CaughtUp)
     }
 
     /// Whether a list of this kind is under way.

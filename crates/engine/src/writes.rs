@@ -47,6 +47,7 @@ struct InFlight {
 /// A write that ended.
 #[derive(Debug)]
 pub(crate) struct Finished {
+    pub(crate) id: EffectId,
     pub(crate) key: ObjectKey,
     pub(crate) purpose: Purpose,
     pub(crate) based_on: Option<SmolStr>,
@@ -154,6 +155,7 @@ impl Writes {
         debug_assert_eq!(write.id, id);
         *self.counts.entry((key.kind, write.verb, how)).or_default() += 1;
         Some(Finished {
+            id,
             key,
             purpose: write.purpose,
             based_on: write.based_on,

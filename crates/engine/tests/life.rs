@@ -185,6 +185,7 @@ fn a_restart_with_nothing_to_do_takes_its_epoch_and_writes_nothing_else() {
     lab.run();
     assert_eq!(lab.kube.writes, [], "{:#?}", lab.trace);
     assert_eq!(lab.nb.commits, 1, "{:#?}", lab.trace);
+    assert_eq!(lab.lists, 0, "it reads what nobody needs");
     assert_eq!(lab.end_state(), before);
 }
 

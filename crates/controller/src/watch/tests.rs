@@ -98,3 +98,34 @@ async fn tries_that_fail_at_once_do_not_follow_each_other_at_once() {
     assert!(times[1] <= Duration::from_millis(200), "{times:?}");
     assert!((30..=40).contains(&times.len()), "{times:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_list_that_is_asked_for_begins_after_it_was_asked_for() {
+    let (begun, mut begins) = mpsc::unbounded_channel();
+    let begin = move || {
+        begun.send(Instant::now()).unwrap();
+        says(vec![
+            (0, Ok(watcher::Event::Init)),
+            (0, Ok(watcher::Event::InitDone)),
+        ])
+    };
+    let (events, mut inbox) = mpsc::channel(8);
+    let (ask, asked) = watch::channel(None);
+    tokio::spawn(keep::<Vpc, _>(begin, events, Troubles::default(), asked));
+    after(5).await;
+    let first = begins.recv().await.unwrap();
+    let asked_at = Instant::now();
+    assert!(first < asked_at);
+    ask.send_replace(Some(EffectId(7)));
+    after(5).await;
+    assert!(begins.recv().await.unwrap() >= asked_at);
+    assert!(begins.try_recv().is_err());
+    let mut seen = Vec::new();
+    while let Ok(Event::Kube(event)) = inbox.try_recv() {
+        seen.push(event);
+    }
+    let (kind, id) = (Kind::Vpc, EffectId(7));
+    let list = [KubeEvent::Begin(kind), KubeEvent::End(kind)];
+    let asked = KubeEvent::Asked { kind, id };
+    assert_eq!(seen, [&list[..], &[asked], &list[..]].concat());
+}

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use crate::common::{self, Database, Kube};
 use engine::{
-    CommitOutcome, Config, Effect, EffectId, Engine, Event, Kind, KubeOutcome, LeaseEvent,
-    ObjectKey, ReplicaEvent, Role,
+    CommitOutcome, Config, Effect, EffectId, Engine, Event, Kind, KubeEvent, KubeOutcome,
+    LeaseEvent, ObjectKey, ReplicaEvent, Role,
 };
 use jiff::{SignedDuration, Timestamp};
 use ovsdb::wire::{Operation, Row};
@@ -41,11 +41,20 @@ impl Dice {
     }
 }
 
+fn kind_of(news: &KubeEvent) -> Kind {
+    match news {
+        KubeEvent::Apply(object) => object.key().kind,
+        KubeEvent::Delete { key, .. } => key.kind,
+        KubeEvent::Begin(kind) | KubeEvent::End(kind) | KubeEvent::Asked { kind, .. } => *kind,
+    }
+}
+
 /// One process: an engine and the queues of its adapters.
 pub struct Process {
     pub engine: Engine,
     pub config: Config,
-    pub watches: VecDeque<Event>,
+    /// What each kind's watch has to say: none knows how far another is.
+    pub watches: BTreeMap<Kind, VecDeque<Event>>,
     pub nb: VecDeque<Event>,
     pub other: VecDeque<Event>,
     pub effects: Vec<Effect>,
@@ -85,7 +94,7 @@ impl World {
                 identity: name.into(),
                 ..config()
             },
-            watches: VecDeque::new(),
+            watches: BTreeMap::new(),
             nb: VecDeque::new(),
             other: VecDeque::new(),
             effects: Vec::new(),
@@ -147,7 +156,11 @@ impl World {
         process.effects.clear();
         process.other.clear();
         process.wake = None;
-        process.watches = self.kube.lists().into();
+        process.watches.clear();
+        for kind in Kind::ALL {
+            let begin = Event::Kube(KubeEvent::Begin(kind));
+            process.watches.insert(kind, VecDeque::from([begin]));
+        }
         process.nb = VecDeque::from([
             Event::Nb(ReplicaEvent::Connected(None)),
             Event::Nb(ReplicaEvent::Deltas(self.nb.snapshot())),
@@ -168,7 +181,8 @@ impl World {
     pub fn publish(&mut self) {
         for news in std::mem::take(&mut self.kube.news) {
             for process in &mut self.processes {
-                process.watches.push_back(Event::Kube(news.clone()));
+                let queue = process.watches.entry(kind_of(&news)).or_default();
+                queue.push_back(Event::Kube(news.clone()));
             }
         }
         self.check_always();
@@ -179,7 +193,10 @@ impl World {
         for effect in effects {
             match effect {
                 Effect::Wake(at) => self.processes[index].wake = Some(at),
-                Effect::Kube { .. } | Effect::Nb { .. } | Effect::Sb { .. } => {
+                Effect::Kube { .. }
+                | Effect::Nb { .. }
+                | Effect::Sb { .. }
+                | Effect::List { .. } => {
                     self.processes[index].effects.push(effect);
                 }
                 Effect::Notice(_) | Effect::Log(_) => {}
@@ -198,7 +215,7 @@ impl World {
         }
         let mut choices: Vec<usize> = Vec::new();
         for (choice, there_is) in [
-            !process.watches.is_empty(),
+            process.watches.values().any(|queue| !queue.is_empty()),
             !process.nb.is_empty(),
             !process.other.is_empty(),
             !process.effects.is_empty(),
@@ -212,7 +229,7 @@ impl World {
         }
         if choices.is_empty() {
             return self.processes.iter().any(|p| {
-                !p.watches.is_empty()
+                p.watches.values().any(|queue| !queue.is_empty())
                     || !p.nb.is_empty()
                     || !p.other.is_empty()
                     || !p.effects.is_empty()
@@ -220,7 +237,15 @@ impl World {
         }
         match choices[self.dice.below(choices.len())] {
             0 => {
-                let event = self.processes[index].watches.pop_front().unwrap();
+                let watches = &self.processes[index].watches;
+                let full = watches.iter().filter(|(_, queue)| !queue.is_empty());
+                let kinds: Vec<Kind> = full.map(|(kind, _)| *kind).collect();
+                let kind = kinds[self.dice.below(kinds.len())];
+                let queue = self.processes[index].watches.get_mut(&kind).unwrap();
+                let event = queue.pop_front().unwrap();
+                if event == Event::Kube(KubeEvent::Begin(kind)) {
+                    self.list(index, kind);
+                }
                 self.deliver(index, event);
             }
             1 => {
@@ -240,6 +265,17 @@ impl World {
             }
         }
         true
+    }
+
+    /// A watch asks for a list after it has said so: what is stored now comes, and what is told from now on.
+    fn list(&mut self, index: usize, kind: Kind) {
+        self.publish();
+        let queue = self.processes[index].watches.entry(kind).or_default();
+        let is_asked = |e: &Event| matches!(e, Event::Kube(KubeEvent::Asked { .. }));
+        let next = queue.iter().position(is_asked).unwrap_or(queue.len());
+        let list = self.kube.list(kind).into_iter().skip(1);
+        let later = queue.split_off(next);
+        *queue = list.map(Event::Kube).chain(later).collect();
     }
 
     pub fn carry_out(&mut self, index: usize, effect: &Effect) {
@@ -299,6 +335,14 @@ impl World {
                 self.processes[index]
                     .nb
                     .push_back(Event::Committed { id: *id, outcome });
+            }
+            Effect::List { id, kind } => {
+                let queue = self.processes[index].watches.entry(*kind).or_default();
+                queue.push_back(Event::Kube(KubeEvent::Asked {
+                    kind: *kind,
+                    id: *id,
+                }));
+                queue.push_back(Event::Kube(KubeEvent::Begin(*kind)));
             }
             Effect::Notice(_) | Effect::Log(_) | Effect::Wake(_) => {}
         }

@@ -188,16 +188,19 @@ impl Kube {
 
     /// The first events of every watch.
     pub fn lists(&self) -> Vec<Event> {
-        let mut events = Vec::new();
-        for kind in Kind::ALL {
-            events.push(Event::Kube(KubeEvent::Begin(kind)));
-            events.extend(
-                self.of(kind)
-                    .map(|(_, o)| Event::Kube(KubeEvent::Apply(decode(kind, o)))),
-            );
-            events.push(Event::Kube(KubeEvent::End(kind)));
-        }
-        events
+        let list = |kind| self.list(kind).into_iter().map(Event::Kube);
+        Kind::ALL.into_iter().flat_map(list).collect()
+    }
+
+    /// What a list of a kind answers now.
+    pub fn list(&self, kind: Kind) -> Vec<KubeEvent> {
+        let objects = self
+            .of(kind)
+            .map(|(_, o)| KubeEvent::Apply(decode(kind, o)));
+        std::iter::once(KubeEvent::Begin(kind))
+            .chain(objects)
+            .chain([KubeEvent::End(kind)])
+            .collect()
     }
 }
 

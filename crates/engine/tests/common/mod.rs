@@ -38,6 +38,8 @@ pub struct Lab {
     pub notices: Vec<Notice>,
     /// Effects carried out, in words.
     pub trace: Vec<String>,
+    /// Lists that the engine asked for.
+    pub lists: usize,
     pub crash: Option<Crash>,
     pub executed: usize,
     /// Steps of the engine with their effects, if they are to be recorded.
@@ -46,6 +48,8 @@ pub struct Lab {
     pub backwards: bool,
     /// The northbound database takes its time: its transactions wait here.
     pub slow_nb: Option<Vec<Effect>>,
+    /// The API server takes its time with lists that the engine asks for: they wait here.
+    pub slow_lists: Option<Vec<Effect>>,
     config: Config,
     events: VecDeque<Event>,
     effects: VecDeque<Effect>,
@@ -84,11 +88,13 @@ impl Lab {
             now,
             notices: Vec::new(),
             trace: Vec::new(),
+            lists: 0,
             crash: None,
             executed: 0,
             record: None,
             backwards: false,
             slow_nb: None,
+            slow_lists: None,
             config,
             events: VecDeque::new(),
             effects: VecDeque::new(),
@@ -100,8 +106,12 @@ impl Lab {
 
     /// Events of a process that starts: sessions, lists, and the lease.
     fn boot(&mut self) {
+        self.boot_with(self.kube.lists());
+    }
+
+    fn boot_with(&mut self, lists: Vec<Event>) {
         self.kube.news.clear();
-        self.events.extend(self.kube.lists());
+        self.events.extend(lists);
         let schema = std::sync::Arc::clone(&self.nb.schema);
         self.events
             .push_back(Event::Nb(ReplicaEvent::Connected(Some(schema))));
@@ -124,11 +134,16 @@ impl Lab {
 
     /// The process dies, and another one takes its place.
     pub fn restart(&mut self) {
+        self.restart_behind(self.kube.lists());
+    }
+
+    /// The same; the watches of the other one have shown these lists, and are late with what happened since.
+    pub fn restart_behind(&mut self, lists: Vec<Event>) {
         self.engine = Engine::new(self.config.clone(), self.now);
         self.events.clear();
         self.effects.clear();
         self.wake = None;
-        self.boot();
+        self.boot_with(lists);
     }
 
     /// The same, with other flags.
@@ -145,6 +160,12 @@ impl Lab {
     /// The northbound database does what it was asked for.
     pub fn nb_wakes(&mut self) {
         self.effects.extend(self.slow_nb.take().unwrap_or_default());
+    }
+
+    /// The API server answers what it was asked for.
+    pub fn lists_come(&mut self) {
+        let lists = self.slow_lists.take().unwrap_or_default();
+        self.effects.extend(lists);
     }
 
     /// Events of a process that starts.
@@ -262,6 +283,10 @@ impl Lab {
             waiting.push(effect);
             return;
         }
+        if let (Some(waiting), Effect::List { .. }) = (&mut self.slow_lists, &effect) {
+            waiting.push(effect);
+            return;
+        }
         let counts = matches!(
             effect,
             Effect::Kube { .. } | Effect::Nb { .. } | Effect::Sb { .. }
@@ -304,6 +329,15 @@ impl Lab {
                         .push_back(Event::Sb(ReplicaEvent::Deltas(deltas)));
                 }
                 self.events.push_back(Event::Committed { id, outcome });
+            }
+            Effect::List { id, kind } => {
+                self.trace.push(format!("list {}", kind.plural()));
+                self.lists += 1;
+                let news = std::mem::take(&mut self.kube.news).into_iter();
+                let list = news
+                    .chain([KubeEvent::Asked { kind, id }])
+                    .chain(self.kube.list(kind));
+                self.events.extend(list.map(Event::Kube));
             }
             Effect::Notice(notice) => self.notices.push(notice),
             Effect::Wake(at) => self.wake = Some(at),
