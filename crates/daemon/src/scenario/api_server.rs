@@ -1,6 +1,7 @@
 //! The connection to the API server breaks without a word.
 
 use std::convert::Infallible;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,8 +10,12 @@ use axum::Router;
 use axum::body::Body;
 use axum::response::IntoResponse;
 use futures::{StreamExt, stream};
+use k8s_openapi::api::core::v1::Pod;
+use kube::Api;
+use kube::api::ListParams;
 use node::linux::NetNs;
 use serde_json::json;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
@@ -33,21 +38,58 @@ fn a_node_that_gets_another_address_hears_of_pods_soon() {
 
 #[test]
 fn an_api_server_that_vanishes_without_a_word_is_missed_soon() {
-    hears_of_a_pod_after(|server| {
-        // As another machine that takes its address: of the old connections it knows nothing, and a firewall keeps it
-        // from saying so.
-        let ports = sh("ss -Htn state established | awk '{sub(/.*:/, \"\", $3); print $3}'");
-        let ports = ports.split_whitespace().collect::<Vec<_>>().join(",");
-        let rules = format!(
-            "table inet gone {{ chain input {{ type filter hook input priority 0; tcp sport {{ {ports} }} drop; }}; }}"
-        );
-        server.run(|| sh(&format!("nft '{rules}'"))).unwrap();
+    hears_of_a_pod_after(vanish);
+}
+
+#[test]
+fn what_is_asked_of_an_api_server_that_vanished_ends_soon() {
+    scenario(|| async {
+        let site = Site::new();
+        let one = api::client::client(Some(&site.kubeconfig)).await.unwrap();
+        let other = api::client::client(Some(&site.kubeconfig)).await.unwrap();
+        let ask = async |client: &kube::Client| {
+            let pods = Api::<Pod>::all(client.clone());
+            pods.list(&ListParams::default()).await
+        };
+        // Each keeps its connection.
+        ask(&one).await.unwrap();
+        ask(&other).await.unwrap();
+        vanish(&site.server);
+        let at_once = async {
+            // By a connection that nobody knows to be dead.
+            let answer = timeout(NOTICED, ask(&one)).await;
+            answer.expect("not noticed in time").unwrap_err();
+        };
+        let rested = async {
+            tokio::time::sleep(Duration::from_secs(6)).await;
+            let answer = timeout(Duration::from_secs(3), ask(&other)).await;
+            answer.expect("an old connection was used").unwrap();
+        };
+        tokio::join!(at_once, rested);
     });
 }
 
-/// All watches run, `blow` falls, and a pod that is made then is heard of.
-fn hears_of_a_pod_after(blow: impl FnOnce(&NetNs) + Send) {
-    scenario(|| async {
+/// As another machine that takes its address: of the old connections it knows nothing, and a firewall keeps it from
+/// saying so.
+fn vanish(server: &NetNs) {
+    let ports = sh("ss -Htn state established | awk '{sub(/.*:/, \"\", $3); print $3}'");
+    let ports = ports.split_whitespace().collect::<Vec<_>>().join(",");
+    let rules = format!(
+        "table inet gone {{ chain input {{ type filter hook input priority 0; tcp sport {{ {ports} }} drop; }}; }}"
+    );
+    server.run(|| sh(&format!("nft '{rules}'"))).unwrap();
+}
+
+/// A node with an API server at the other end of its link.
+struct Site {
+    server: NetNs,
+    watches: Arc<AtomicUsize>,
+    kubeconfig: PathBuf,
+    _dir: TempDir,
+}
+
+impl Site {
+    fn new() -> Self {
         let server = NetNs::new().unwrap();
         let far = format!("/proc/{}/fd/{}", std::process::id(), server.raw_fd());
         sh(&format!(
@@ -58,10 +100,10 @@ fn hears_of_a_pod_after(blow: impl FnOnce(&NetNs) + Send) {
         server
             .run(|| {
                 sh("ip link set far up; ip addr add 10.9.0.1/24 dev far");
-                std::thread::spawn(|| serve(served));
+                let listener = std::net::TcpListener::bind(ADDRESS).unwrap();
+                std::thread::spawn(|| serve(listener, served));
             })
             .unwrap();
-
         let dir = tempfile::tempdir().unwrap();
         let kubeconfig = dir.path().join("kubeconfig");
         let config = json!({
@@ -71,13 +113,27 @@ fn hears_of_a_pod_after(blow: impl FnOnce(&NetNs) + Send) {
             "users": [{"name": "u", "user": {}}],
         });
         std::fs::write(&kubeconfig, config.to_string()).unwrap();
+        Self {
+            server,
+            watches,
+            kubeconfig,
+            _dir: dir,
+        }
+    }
+}
+
+/// All watches run, `blow` falls, and a pod that is made then is heard of.
+fn hears_of_a_pod_after(blow: impl FnOnce(&NetNs) + Send) {
+    scenario(|| async {
+        let site = Site::new();
         let (events, mut inbox) = mpsc::channel(64);
         let stop = CancellationToken::new();
-        let _client = cluster::start(Some(kubeconfig), "n1".into(), events, stop.clone());
-        super::harness::until("four watches", || watches.load(Ordering::SeqCst) == 4).await;
+        let kubeconfig = Some(site.kubeconfig.clone());
+        let _client = cluster::start(kubeconfig, "n1".into(), events, stop.clone());
+        super::harness::until("four watches", || site.watches.load(Ordering::SeqCst) == 4).await;
         // Nothing is under way any more when it happens.
         tokio::time::sleep(Duration::from_secs(1)).await;
-        blow(&server);
+        blow(&site.server);
 
         let start = Instant::now();
         let heard = async {
@@ -97,7 +153,7 @@ fn hears_of_a_pod_after(blow: impl FnOnce(&NetNs) + Send) {
 }
 
 /// An API server with empty lists. A watch of pods is told of one when it is not the first.
-fn serve(watches: Arc<AtomicUsize>) {
+fn serve(listener: std::net::TcpListener, watches: Arc<AtomicUsize>) {
     let pods = Arc::new(AtomicUsize::new(0));
     let router = Router::new().fallback(move |uri: http::Uri| {
         let query = uri.query().unwrap_or_default();
@@ -122,7 +178,8 @@ fn serve(watches: Arc<AtomicUsize>) {
         .build()
         .unwrap();
     runtime.block_on(async {
-        let listener = TcpListener::bind(ADDRESS).await.unwrap();
+        listener.set_nonblocking(true).unwrap();
+        let listener = TcpListener::from_std(listener).unwrap();
         axum::serve(listener, router).await.unwrap();
     });
 }

@@ -102,7 +102,8 @@ fn ports_that_ovs_lost_are_put_back() {
         // Of a pod that had the name, and another address, before.
         let earlier = Sandbox::new("a", "cccc");
         earlier.make_device();
-        sleep(leftovers::SETTLED * 2).await;
+        // Time to be seen, to settle, and to be seen again.
+        sleep(leftovers::SETTLED * 4).await;
         assert!(ovs.ports().is_empty(), "what was detached stays so");
     });
 }
