@@ -74,12 +74,15 @@ pub enum Decision {
 pub struct Election {
     /// Last record and the time (ours) at which it was first seen. Written by [`Election::decide`].
     observed: Option<(Record, Timestamp)>,
+    /// Since when the lease of another holder has been missing. Written by [`Election::decide`].
+    missing: Option<Timestamp>,
 }
 
 impl Election {
     /// What to do about the lease as just read (`None`: there is none).
     ///
-    /// `me` is this process's identity, `now` its own clock.
+    /// `me` is this process's identity, `now` its own clock. A lease that was there and is not any more was deleted, which its
+    /// holder does not know before it renews: it is respected as if it had just been renewed.
     pub fn decide(
         &mut self,
         lease: Option<Record>,
@@ -88,7 +91,16 @@ impl Election {
         timing: &Timing,
     ) -> Decision {
         let Some(record) = lease else {
-            self.observed = None;
+            if let Some((old, _)) = &self.observed
+                && !old.holder.is_empty()
+                && old.holder != me
+            {
+                let missing = *self.missing.get_or_insert(now);
+                if let Some(wait) = respect(old, missing, now, timing) {
+                    return wait;
+                }
+            }
+            *self = Self::default();
             return Decision::Claim(Claim {
                 acquired: now,
                 renewed: now,
@@ -101,6 +113,7 @@ impl Election {
             _ => now,
         };
         self.observed = Some((record.clone(), seen));
+        self.missing = None;
         let replace = Some(record.resource_version.clone());
         if record.holder == me {
             return Decision::Claim(Claim {
@@ -110,14 +123,10 @@ impl Election {
                 replace,
             });
         }
-        let free_at = seen
-            .saturating_add(signed(record.duration))
-            .unwrap_or(Timestamp::MAX);
-        if !record.holder.is_empty() && now < free_at {
-            let next = now
-                .saturating_add(signed(timing.retry))
-                .unwrap_or(Timestamp::MAX);
-            return Decision::Wait(free_at.min(next));
+        if !record.holder.is_empty()
+            && let Some(wait) = respect(&record, seen, now, timing)
+        {
+            return wait;
         }
         Decision::Claim(Claim {
             acquired: now,
@@ -132,6 +141,16 @@ impl Election {
         at.saturating_add(signed(timing.renew_deadline))
             .unwrap_or(Timestamp::MAX)
     }
+}
+
+/// The wait for a lease that was renewed at `seen`, if it is to be respected.
+fn respect(record: &Record, seen: Timestamp, now: Timestamp, timing: &Timing) -> Option<Decision> {
+    let after = |from: Timestamp, duration| {
+        from.saturating_add(signed(duration))
+            .unwrap_or(Timestamp::MAX)
+    };
+    let free_at = after(seen, record.duration);
+    (now < free_at).then(|| Decision::Wait(free_at.min(after(now, timing.retry))))
 }
 
 fn same_renewal(a: &Record, b: &Record) -> bool {
@@ -218,6 +237,35 @@ mod tests {
             e.decide(Some(held_by("b", 20)), "a", at(58), &t),
             Decision::Wait(at(59))
         );
+    }
+
+    #[test]
+    fn a_lease_that_somebody_deletes_is_respected_as_if_it_had_just_been_renewed() {
+        let t = Timing::default();
+        let mut e = Election::default();
+        e.decide(Some(held_by("b", 0)), "a", at(0), &t);
+        assert_eq!(e.decide(None, "a", at(25), &t), Decision::Wait(at(31)));
+        assert_eq!(e.decide(None, "a", at(54), &t), Decision::Wait(at(55)));
+        let mut other = e.clone();
+        assert!(
+            matches!(e.decide(None, "a", at(55), &t), Decision::Claim(c) if c.replace.is_none())
+        );
+        // Its holder has made it again.
+        assert_eq!(
+            other.decide(Some(held_by("b", 54)), "a", at(55), &t),
+            Decision::Wait(at(61))
+        );
+        assert_eq!(other.decide(None, "a", at(84), &t), Decision::Wait(at(90)));
+    }
+
+    #[test]
+    fn a_lease_of_our_own_or_of_nobody_that_somebody_deletes_is_made_again_at_once() {
+        for holder in ["a", ""] {
+            let mut e = Election::default();
+            e.decide(Some(held_by(holder, 0)), "a", at(0), &Timing::default());
+            let made = e.decide(None, "a", at(1), &Timing::default());
+            assert!(matches!(made, Decision::Claim(c) if c.replace.is_none()));
+        }
     }
 
     #[test]
