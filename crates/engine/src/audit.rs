@@ -174,7 +174,7 @@ mod tests {
 
     fn cluster() -> Lab {
         let mut lab = Lab::new();
-        lab.seed();
+        lab.populate();
         lab.run();
         for pod in 0..200 {
             lab.pod("default", &format!("p{pod}"), "n1");
@@ -271,7 +271,7 @@ mod tests {
         ]);
         lab.nb
             .transact(&[Operation::insert("Port_Group", Uuid::from_u128(9), row)]);
-        lab.seed();
+        lab.populate();
         lab.restart();
         lab.run();
         assert_eq!(lab.engine.unclaimed(), ["Port_Group old"]);

@@ -30,6 +30,8 @@ use crate::notices::Source;
 
 /// The reason of an event about a record that nobody can read.
 const UNREADABLE: &str = "InvalidIP";
+/// Reason of the event about annotations of a running pod that ask for something else than it has.
+const ADDRESS_KEPT: &str = "AddressKept";
 
 /// Where a port stands. In brackets: what moves it on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -118,6 +120,7 @@ impl Engine {
         if let Some(lease) = self.ipam.lease(name)
             && !self.is_announced(owner, &lease.addresses)
             && self.is_unsuitable(owner, &lease.subnet, &lease.addresses, Some(lease.mac))
+            && !self.runs_with(owner, &lease.addresses)
             && !self
                 .writes
                 .is_busy(&ObjectKey::cluster(Kind::Ip, name.clone()))
@@ -249,9 +252,10 @@ impl Engine {
             self.todo_ports.insert(name.clone());
             return;
         }
-        if !is_announced
-            && self.is_unsuitable(owner, &lease.subnet, &lease.addresses, Some(lease.mac))
-        {
+        let is_unsuitable = !is_announced
+            && self.is_unsuitable(owner, &lease.subnet, &lease.addresses, Some(lease.mac));
+        let runs = self.runs_with(owner, &lease.addresses);
+        if is_unsuitable && !runs {
             // The record of an earlier pod of this name, which this one cannot use.
             self.withdraw(name);
             return;
@@ -264,8 +268,17 @@ impl Engine {
             self.touch(ip_key);
             return;
         }
-        self.notices
-            .set(Source::Port(name.clone()), BTreeSet::new());
+        let told = if is_unsuitable {
+            let text = format!(
+                "the pod runs with {}, which its annotations cannot change: delete the pod and make it again with the \
+                 annotations that it should have",
+                lease.addresses
+            );
+            BTreeSet::from([self.warning(object_of(owner), ADDRESS_KEPT, text)])
+        } else {
+            BTreeSet::new()
+        };
+        self.notices.set(Source::Port(name.clone()), told);
         let lease = self.port_lease(name, owner);
         if lease.as_ref() != self.world.lease(name) {
             self.changes.push(Change::Lease(name.clone(), lease));
@@ -504,6 +517,16 @@ impl Engine {
                 .get(api::keys::IP_ADDRESS)
                 .and_then(|text| text.parse::<DualStack<IpAddr>>().ok())
                 .is_some_and(|addresses| addresses == *held)
+    }
+
+    /// Whether a pod has these addresses in its network namespace, as its kubelet says: they stay whatever its annotations
+    /// are made to say.
+    fn runs_with(&self, owner: &PortOwner, held: &DualStack<IpAddr>) -> bool {
+        let PortOwner::Pod(key) = owner else {
+            return false;
+        };
+        let pod = self.world.pod(key);
+        pod.is_some_and(|pod| held.iter().all(|address| pod.ips.contains(address)))
     }
 
     /// Whether a pod that was not told anything yet asks for something else than is held for it.

@@ -45,7 +45,7 @@ fn adopt(crash: Option<Crash>, with_subnet: bool) -> Lab {
     let rows = rows.map(|(table, uuid, row)| Operation::insert(table, uuid, row));
     let (outcome, _) = lab.nb.transact(&rows);
     assert_eq!(outcome, engine::CommitOutcome::Committed);
-    lab.seed();
+    lab.populate();
     if with_subnet {
         let subnet = ObjectKey::cluster(Kind::Subnet, "ovn-default");
         let spec = json!({ "cidrBlock": "10.16.0.0/16", "gateway": "10.16.0.1", "default": true });
@@ -111,7 +111,7 @@ fn an_older_clusters_gateways_keep_their_macs() {
 #[test]
 fn records_of_other_networks_are_left_alone() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     let record = |name: &str, pod: &str, address: &str, kind: &str| {
         (
@@ -159,7 +159,7 @@ fn records_of_other_networks_are_left_alone() {
 #[test]
 fn a_running_pod_keeps_its_address_when_its_record_is_lost() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.pod("default", "zzz", "n1");
     lab.run();
@@ -187,7 +187,7 @@ fn a_running_pod_keeps_its_address_when_its_record_is_lost() {
 #[test]
 fn what_a_pod_says_of_itself_is_not_believed() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     let claims = json!({
         "ovn.kubernetes.io/allocated": "true",
@@ -210,7 +210,7 @@ fn what_a_pod_says_of_itself_is_not_believed() {
 #[test]
 fn of_two_records_of_one_address_the_running_pods_wins() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.pod("default", "zzz", "n1");
     lab.run();

@@ -28,7 +28,7 @@ fn small_cluster() -> Lab {
 }
 
 fn populate(lab: &mut Lab) {
-    lab.seed();
+    lab.populate();
     lab.node("n3", "192.168.1.43");
     lab.namespace("kube-system", &json!({}));
     lab.namespace("apart", &json!({}));

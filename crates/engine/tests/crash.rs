@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 fn story(crash: Option<Crash>) -> Lab {
     let mut lab = Lab::new();
     lab.crash = crash;
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.pod("default", "a", "n1");
     lab.run();
@@ -128,7 +128,7 @@ fn first_difference(wanted: &Value, found: &Value, path: &str) -> String {
 /// A Subnet without room gets a larger CIDR while pods wait, and then an edit that is not valid.
 fn growth(crash: Option<Crash>) -> Lab {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.namespace("tight", &json!({}));
     let key = ObjectKey::cluster(Kind::Subnet, "tight");
     lab.kube.put(

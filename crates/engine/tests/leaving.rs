@@ -38,7 +38,7 @@ fn conditions(lab: &Lab, name: &str, kind: &str) -> Vec<String> {
 #[test]
 fn a_subnet_that_is_kept_says_by_whom() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     for n in 0..7 {
         lab.pod("test-ns", &format!("p{n}"), "n1");
@@ -77,7 +77,7 @@ fn a_subnet_that_is_kept_says_by_whom() {
 #[test]
 fn a_default_subnet_that_is_deleted_comes_back_before_those_who_wait_for_its_addresses() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.pod("default", "a", "n1");
     let greedy = json!({ "spec": { "cidrBlock": "10.16.5.0/24" } });

@@ -13,9 +13,9 @@ use engine::{Kind, ObjectKey};
 use serde_json::json;
 
 #[test]
-fn the_seeds_pods_get_the_seeds_addresses() {
+fn pods_get_the_lowest_addresses_of_their_namespaces_subnet() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.pod("default", "busybox", "n1");
     lab.pod("test-ns", "nginx-a", "n1");
@@ -84,7 +84,7 @@ fn the_seeds_pods_get_the_seeds_addresses() {
 #[test]
 fn the_order_of_effects_is_allocate_persist_program_announce() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.trace.clear();
     lab.pod("default", "a", "n1");
@@ -125,7 +125,7 @@ fn the_order_of_effects_is_allocate_persist_program_announce() {
 #[test]
 fn each_step_waits_for_the_acknowledgement_of_the_one_before() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     let pod = ObjectKey::pod("default", "a");
     lab.slow_nb = Some(Vec::new());
@@ -170,7 +170,7 @@ fn each_step_waits_for_the_acknowledgement_of_the_one_before() {
 #[test]
 fn a_restart_with_nothing_to_do_takes_its_epoch_and_writes_nothing_else() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     for pod in ["a", "b", "c"] {
         lab.pod("default", pod, "n1");
@@ -192,7 +192,7 @@ fn a_restart_with_nothing_to_do_takes_its_epoch_and_writes_nothing_else() {
 #[test]
 fn an_address_that_cannot_be_given_is_told_on_the_pod_and_harms_nobody() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     let fixed = |address: &str| json!({ "ovn.kubernetes.io/ip_address": address });
     lab.pod_with("test-ns", "first", "n1", &fixed("10.17.0.50"));
@@ -231,7 +231,7 @@ fn an_address_that_cannot_be_given_is_told_on_the_pod_and_harms_nobody() {
 #[test]
 fn a_subnet_in_use_waits_for_its_addresses() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     let key = ObjectKey::cluster(Kind::Subnet, "extra");
     lab.kube.put(
@@ -268,7 +268,7 @@ fn a_subnet_in_use_waits_for_its_addresses() {
 #[test]
 fn an_ip_resource_that_a_user_deletes_under_a_living_pod_comes_back() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.pod("default", "a", "n1");
     lab.run();
@@ -296,7 +296,7 @@ fn a_reinstalled_nodes_old_chassis_goes() {
         )
     };
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     let (outcome, deltas) = lab.sb.transact(&[
         chassis("one", "n1"),
         chassis("two", "n2"),
@@ -347,7 +347,7 @@ fn a_reinstalled_nodes_old_chassis_goes() {
 #[test]
 fn nodes_get_their_second_address_when_the_cluster_becomes_dual_stack() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.pod("default", "a", "n1");
     lab.run();

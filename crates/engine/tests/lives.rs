@@ -34,7 +34,7 @@ fn way(address: &str, hop: &str) -> (String, String) {
 #[test]
 fn a_node_that_gets_another_address_keeps_its_place() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.pod("default", "a", "n1");
     lab.run();
     let before = (lab.addresses(), lab.ips(), lab.ports());
@@ -90,7 +90,7 @@ fn a_node_that_is_made_again_has_one_join_address() {
     let node = ObjectKey::cluster(Kind::Node, "n1");
     for at_once in [false, true] {
         let mut lab = Lab::new();
-        lab.seed();
+        lab.populate();
         lab.run();
         let before = (lab.ips(), lab.ports());
         lab.kube.delete(&node);
@@ -118,7 +118,7 @@ fn a_node_that_is_made_again_has_one_join_address() {
 fn a_pod_that_is_made_again_under_its_name_is_told_anew() {
     let pod = ObjectKey::pod("default", "a");
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.pod("default", "a", "n1");
     lab.run();
     lab.kube.delete(&pod);
@@ -163,7 +163,7 @@ fn a_pod_that_is_made_again_under_its_name_is_told_anew() {
 #[test]
 fn names_that_are_too_long_for_labels_do_no_harm() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     let node = format!("n.{}", "x".repeat(80));
     lab.node(&node, "192.168.1.77");
     lab.run();
@@ -185,7 +185,7 @@ fn names_that_are_too_long_for_labels_do_no_harm() {
 fn an_address_is_not_free_while_its_port_is_there() {
     use engine::{Event, ReplicaEvent};
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.pod("default", "a", "n1");
     lab.run();
     // The database is away. A pod goes, and somebody takes its record away by force.
@@ -216,7 +216,7 @@ fn an_address_is_not_free_while_its_port_is_there() {
 fn a_port_does_not_wait_for_what_is_there_already() {
     use engine::{CommitOutcome, Effect, Event, PortState};
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.pod("default", "a", "n1");
     lab.run();
     // A change of its node that the database cannot take in now: the port waits for it.
@@ -246,7 +246,7 @@ fn a_port_does_not_wait_for_what_is_there_already() {
 fn what_a_user_wrote_meanwhile_is_not_overwritten() {
     use engine::{Effect, KubeWrite};
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     let key = ObjectKey::cluster(Kind::Subnet, "extra");
     lab.kube.put(
@@ -287,7 +287,7 @@ fn what_a_user_wrote_meanwhile_is_not_overwritten() {
 #[test]
 fn what_a_list_does_not_show_any_more_is_gone() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.pod("default", "a", "n1");
     lab.pod("default", "b", "n1");
     lab.run();
@@ -305,7 +305,7 @@ fn what_a_list_does_not_show_any_more_is_gone() {
 fn an_answer_does_not_bring_back_what_went_meanwhile() {
     use engine::{Effect, Event};
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.pod("default", "a", "n1");
     lab.news_at_once();
@@ -332,7 +332,7 @@ fn an_answer_does_not_bring_back_what_went_meanwhile() {
 #[test]
 fn a_status_is_written_once_a_second_and_is_exact_in_the_end() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.kube.writes.clear();
     let (subnet, start) = (ObjectKey::cluster(Kind::Subnet, "ovn-default"), lab.now);

@@ -23,7 +23,7 @@ fn told(lab: &Lab) -> Vec<(&str, &str)> {
 /// Nodes and pods are there before the controller is, as in every new cluster.
 fn first_start() -> Lab {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.pod("default", "busybox", "n1");
     lab.pod("test-ns", "nginx", "n2");
     lab
@@ -73,7 +73,7 @@ fn subnets_that_cannot_be_made_are_missed_aloud() {
 #[test]
 fn a_subnet_that_lost_its_namespace_lets_nobody_in() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.pod("test-ns", "a", "n1");
     let wish = json!({ "ovn.kubernetes.io/logical_switch": "test-subnet" });
@@ -95,7 +95,7 @@ fn a_subnet_that_lost_its_namespace_lets_nobody_in() {
 #[test]
 fn a_write_that_is_refused_is_tried_less_and_less() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.kube.refused.insert(ObjectKey::pod("default", "a"));
     lab.pod("default", "a", "n1");
@@ -115,7 +115,7 @@ fn a_write_that_is_refused_is_tried_less_and_less() {
 #[test]
 fn a_status_that_is_refused_is_tried_less_and_less() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     let subnet = ObjectKey::cluster(Kind::Subnet, "ovn-default");
     lab.kube.refused.insert(subnet.clone());
@@ -132,7 +132,7 @@ fn a_status_that_is_refused_is_tried_less_and_less() {
 #[test]
 fn a_failure_that_settles_itself_is_forgotten() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     let pod = ObjectKey::pod("default", "a");
     lab.kube.refused.insert(pod.clone());
@@ -159,7 +159,7 @@ fn a_failure_that_settles_itself_is_forgotten() {
 #[test]
 fn rows_that_the_database_refuses_harm_nobody_else() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.nb.refuses = Some("bad.default");
     for pod in ["bad", "good"] {
@@ -191,7 +191,7 @@ fn rows_that_the_database_refuses_harm_nobody_else() {
 #[test]
 fn a_refusal_that_may_settle_itself_is_a_refusal_after_a_while() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.nb.refuses = Some("bad.default");
     lab.nb.refusal = "duplicate uuid: this UUID would duplicate a UUID already present";
@@ -235,7 +235,7 @@ fn a_refusal_that_may_settle_itself_is_a_refusal_after_a_while() {
 #[test]
 fn a_database_that_does_not_take_anything_is_asked_less_and_less() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.slow_nb = Some(Vec::new());
     lab.pod("default", "a", "n1");
@@ -264,7 +264,7 @@ fn the_api_server_gets_so_many_writes_at_once_and_no_more() {
         kube_writes: 3,
         ..common::config()
     });
-    lab.seed();
+    lab.populate();
     lab.run();
     for pod in 0..20 {
         lab.pod("default", &format!("p{pod}"), "n1");
@@ -285,7 +285,7 @@ fn the_api_server_gets_so_many_writes_at_once_and_no_more() {
 #[test]
 fn a_condition_about_a_field_is_taken_back_when_the_field_goes() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     let key = ObjectKey::cluster(Kind::Subnet, "ovn-default");
     let said = |lab: &Lab| {

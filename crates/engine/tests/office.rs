@@ -46,7 +46,7 @@ fn usurp(lab: &mut Lab, epoch: u64) -> Vec<RowDelta> {
 #[test]
 fn a_leader_that_did_not_hear_of_its_successor_fails_at_the_database() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.pod("default", "a", "n1");
     while !lab.effects().any(|e| {
@@ -92,7 +92,7 @@ fn a_leader_that_did_not_hear_of_its_successor_fails_at_the_database() {
 #[test]
 fn two_candidates_do_not_get_the_same_epoch() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     while !lab.effects().any(|e| {
         matches!(
             e,
@@ -118,7 +118,7 @@ fn two_candidates_do_not_get_the_same_epoch() {
 #[test]
 fn a_lease_that_is_not_renewed_ends_by_the_clock() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     let until = lab.now + SignedDuration::from_secs(20);
     lab.event(Event::Lease(LeaseEvent::Leader { until }));
@@ -137,7 +137,7 @@ fn a_lease_that_is_not_renewed_ends_by_the_clock() {
 #[test]
 fn a_standby_is_hot_and_writes_nothing() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.event(Event::Lease(LeaseEvent::Standby));
     lab.run();
@@ -155,7 +155,7 @@ fn a_standby_is_hot_and_writes_nothing() {
 #[test]
 fn a_database_that_is_put_back_is_brought_up_to_date_under_a_new_epoch() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.pod("default", "a", "n1");
     lab.run();
@@ -188,7 +188,7 @@ fn a_database_that_is_put_back_is_brought_up_to_date_under_a_new_epoch() {
 fn an_epoch_that_nobody_can_count_on_from_is_no_end() {
     let mut lab = Lab::new();
     usurp(&mut lab, u64::MAX);
-    lab.seed();
+    lab.populate();
     lab.restart();
     lab.run();
     assert!(matches!(lab.engine.role(), Role::Leader { .. }));
@@ -198,7 +198,7 @@ fn an_epoch_that_nobody_can_count_on_from_is_no_end() {
 #[test]
 fn an_office_that_was_lost_before_it_was_taken_is_not_taken() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     while lab.turn() {
         if epoch_of(&lab) == Some(1) {
             break;
@@ -221,7 +221,7 @@ fn an_office_that_was_lost_before_it_was_taken_is_not_taken() {
 #[test]
 fn nothing_is_done_before_everything_is_known() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.pod("default", "a", "n1");
     lab.run();
@@ -260,7 +260,7 @@ fn nothing_is_done_before_everything_is_known() {
 #[test]
 fn a_leader_stops_as_soon_as_it_sees_another_epoch() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     let deltas = usurp(&mut lab, 5);
     lab.at_once(vec![Event::Nb(ReplicaEvent::Deltas(deltas))]);
@@ -270,7 +270,7 @@ fn a_leader_stops_as_soon_as_it_sees_another_epoch() {
 #[test]
 fn what_was_sent_without_an_answer_cannot_happen_later() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.pod("default", "a", "n1");
     let flush = |effect: &Effect| {

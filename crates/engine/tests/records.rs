@@ -16,10 +16,10 @@ fn record(port: &str) -> ObjectKey {
     ObjectKey::cluster(Kind::Ip, port)
 }
 
-/// The seed and a pod `b` that runs.
+/// Nodes, namespaces and a pod `b` that runs.
 fn lab_with_b() -> Lab {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.pod("default", "b", "n1");
     lab.run();
@@ -148,6 +148,58 @@ fn an_edit_of_a_running_pods_record_is_put_back_and_the_port_is_not_touched() {
     }
 }
 
+#[test]
+fn annotations_of_a_running_pod_that_are_edited_do_not_move_it() {
+    let pod = ObjectKey::pod("default", "b");
+    for (edits, down) in [
+        (&[("ip_address", "10.16.0.77")][..], false),
+        (&[("ip_address", "10.16.0.77")], true),
+        // The address of `a`, another MAC, another network.
+        (
+            &[
+                ("ip_address", "10.16.0.3"),
+                ("mac_address", "02:00:00:00:00:01"),
+            ],
+            false,
+        ),
+        (
+            &[
+                ("ip_address", "10.17.0.77"),
+                ("logical_switch", "test-subnet"),
+            ],
+            false,
+        ),
+    ] {
+        let mut lab = lab_with_b();
+        lab.pod("default", "a", "n2");
+        // Its kubelet says that it runs.
+        lab.kube.edit(&pod, |pod| {
+            pod["status"]["podIPs"] = json!([{ "ip": "10.16.0.2" }]);
+        });
+        lab.run();
+        let annotations = lab.kube.get(&pod).unwrap()["metadata"]["annotations"].clone();
+        let commits = lab.nb.commits;
+        lab.kube.edit(&pod, |pod| {
+            for (key, value) in edits {
+                pod["metadata"]["annotations"][format!("ovn.kubernetes.io/{key}")] =
+                    (*value).into();
+            }
+        });
+        if down {
+            lab.restart();
+        }
+        lab.run();
+        check_both(&lab);
+        assert_eq!(lab.nb.commits, commits + usize::from(down), "{edits:?}");
+        let stored = &lab.kube.get(&pod).unwrap()["metadata"]["annotations"];
+        assert_eq!(*stored, annotations, "{edits:?}");
+        let told: Vec<_> = lab.notices.iter().filter(|n| n.object == pod).collect();
+        assert_eq!(told.len(), 1, "{:#?}", lab.notices);
+        assert!(told[0].warning && told[0].message.contains("delete the pod"));
+        assert!(lab.engine.report().problems.is_empty());
+    }
+}
+
 /// Damage that makes a record unreadable.
 fn damage(lab: &mut Lab, port: &str, field: &str) {
     lab.kube.edit(&record(port), |ip| {
@@ -210,7 +262,7 @@ fn an_unreadable_record_does_not_outlive_its_pod() {
 #[test]
 fn an_unreadable_record_that_is_deleted_goes() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     // Nobody's, but with our finalizer.
     lab.kube.put(
@@ -230,7 +282,7 @@ fn an_unreadable_record_that_is_deleted_goes() {
 #[test]
 fn an_unreadable_record_keeps_no_pod_waiting() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     for address in ["garbage", ""] {
         lab.kube.put(
@@ -296,7 +348,7 @@ fn a_write_that_changes_nothing_is_not_repeated_without_pause() {
 #[test]
 fn a_manifest_with_annotations_waits_for_its_record_like_any_other() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.trace.clear();
     let claims = json!({

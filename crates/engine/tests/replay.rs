@@ -32,7 +32,7 @@ fn a_recording_replays_effect_by_effect() {
     let schema = Arc::make_mut(&mut lab.nb.schema);
     let router = schema.tables.get_mut("Logical_Router").unwrap();
     router.columns.remove("options").unwrap();
-    lab.seed();
+    lab.populate();
     lab.restart();
     lab.record = Some(Vec::new());
     lab.run();

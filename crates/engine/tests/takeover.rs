@@ -71,7 +71,7 @@ const LATE: [&[Kind]; 4] = [
 fn an_address_that_a_pod_was_told_is_given_to_nobody_else_by_a_leader_that_does_not_see_the_pod() {
     for late in LATE {
         let mut lab = Lab::new();
-        lab.seed();
+        lab.populate();
         lab.run();
         lab.pod("default", "early", "n1");
         let old = lab.kube.lists();
@@ -109,7 +109,7 @@ fn an_address_that_a_pod_was_told_is_given_to_nobody_else_by_a_leader_that_does_
 fn a_leader_that_still_sees_the_pod_before_does_not_give_its_address_back() {
     for late in LATE {
         let mut lab = Lab::new();
-        lab.seed();
+        lab.populate();
         lab.run();
         lab.pod("default", "a", "n1");
         lab.run();
@@ -144,7 +144,7 @@ fn a_leader_that_still_sees_the_pod_before_does_not_give_its_address_back() {
 #[test]
 fn what_is_really_gone_goes_when_the_lists_have_come() {
     let mut lab = Lab::new();
-    lab.seed();
+    lab.populate();
     lab.run();
     lab.pod("default", "a", "n1");
     lab.pod("default", "b", "n1");

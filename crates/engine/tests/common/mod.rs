@@ -388,8 +388,8 @@ impl Lab {
         );
     }
 
-    /// Two nodes, the namespaces `default` and `test-ns` (bound by the seed's annotations).
-    pub fn seed(&mut self) {
+    /// Two nodes, the namespaces `default` and `test-ns` (bound to a Subnet of its own by annotations).
+    pub fn populate(&mut self) {
         self.namespace("default", &json!({}));
         self.namespace(
             "test-ns",
