@@ -70,6 +70,104 @@ fn a_leader_that_slept_does_not_remove_the_chassis_of_a_node_that_is_back() {
     assert_eq!(lab.sb.rows("Chassis").count(), 1);
 }
 
+const MOMENT: SignedDuration = SignedDuration::from_secs(5);
+
+fn registers(lab: &mut Lab, uuid: u128, name: &str, hostname: &str) {
+    let row = Row::from([("name", name.into()), ("hostname", hostname.into())]);
+    lab.southbound(&[Operation::insert("Chassis", Uuid::from_u128(uuid), row)]);
+}
+
+fn names(lab: &Lab) -> Vec<String> {
+    let rows = lab.sb.rows("Chassis");
+    let mut names: Vec<String> = rows.map(|(_, row)| row.str("name").into()).collect();
+    names.sort();
+    names
+}
+
+/// A node whose chassis has our mark, and a chassis of somebody else.
+fn with_a_stranger() -> Lab {
+    let mut lab = Lab::new();
+    lab.restart();
+    node(&mut lab);
+    registers(&mut lab, 1, "one", "n1");
+    registers(&mut lab, 2, "stranger", "somewhere");
+    lab.run();
+    lab
+}
+
+#[test]
+fn a_machine_that_runs_on_after_its_node_was_deleted_registers_in_vain() {
+    let mut lab = with_a_stranger();
+    lab.kube.delete(&ObjectKey::cluster(Kind::Node, "n1"));
+    lab.run_for(MOMENT);
+    assert_eq!(names(&lab), ["stranger"]);
+    let mut rows = 10..;
+    let mut back = |lab: &mut Lab| {
+        registers(lab, rows.next().unwrap(), "one", "n1");
+        lab.run_for(MOMENT);
+        assert_eq!(
+            names(lab),
+            ["one", "stranger"],
+            "not at once, or it would be back at once"
+        );
+    };
+    for minutes in [1, 2, 4] {
+        back(&mut lab);
+        let half = SignedDuration::from_secs(30);
+        lab.run_for(SignedDuration::from_mins(minutes) - half);
+        assert_eq!(names(&lab), ["one", "stranger"]);
+        lab.run_for(half);
+        assert_eq!(names(&lab), ["stranger"]);
+    }
+    back(&mut lab);
+    // Another process knows it by its mark.
+    lab.restart();
+    lab.run_for(MOMENT);
+    assert_eq!(names(&lab), ["stranger"]);
+    // The machine joins the cluster again.
+    back(&mut lab);
+    node(&mut lab);
+    lab.run_for(SignedDuration::from_hours(2));
+    assert_eq!(names(&lab), ["one", "stranger"]);
+}
+
+#[test]
+fn a_machine_that_was_installed_anew_before_its_node_is_there_is_marked_by_its_hostname() {
+    let mut lab = with_a_stranger();
+    lab.kube.delete(&ObjectKey::cluster(Kind::Node, "n1"));
+    lab.run_for(MOMENT);
+    registers(&mut lab, 10, "two", "n1");
+    lab.run_for(MOMENT);
+    assert_eq!(names(&lab), ["stranger"]);
+    // Nobody knows whether it will be a node; it registers again if it runs.
+    registers(&mut lab, 11, "two", "n1");
+    lab.run_for(MOMENT);
+    lab.node("n1", "192.168.1.41");
+    lab.run();
+    lab.run_for(SignedDuration::from_hours(1));
+    assert_eq!(names(&lab), ["stranger", "two"]);
+}
+
+#[test]
+fn a_removal_that_failed_is_tried_again_soon() {
+    let mut lab = with_a_stranger();
+    lab.kube.delete(&ObjectKey::cluster(Kind::Node, "n1"));
+    while !lab.effects().any(|e| matches!(e, Effect::Sb { .. })) {
+        assert!(lab.turn(), "it never decided");
+    }
+    let id = lab.intercept().into_iter().find_map(|effect| match effect {
+        Effect::Sb { id, .. } => Some(id),
+        _ => None,
+    });
+    let outcome = CommitOutcome::Retry("the session was lost".into());
+    lab.event(Event::Committed {
+        id: id.unwrap(),
+        outcome,
+    });
+    lab.run_for(SignedDuration::from_secs(2));
+    assert_eq!(names(&lab), ["stranger"]);
+}
+
 #[test]
 fn what_is_as_it_was_looked_at_goes() {
     let (mut lab, decided) = asleep();
