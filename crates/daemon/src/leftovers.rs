@@ -34,6 +34,13 @@ pub struct Suspect {
     pub netns: Option<bool>,
 }
 
+impl Suspect {
+    /// By what the kernel says.
+    pub fn seems_to_run(&self) -> bool {
+        self.device && self.netns != Some(false)
+    }
+}
+
 /// A host end in the kernel, with the pod that its alias names.
 pub type Device = (SmolStr, Identity);
 

@@ -15,6 +15,7 @@ mod metrics;
 mod owner;
 #[cfg(test)]
 mod scenario;
+mod trust;
 mod views;
 
 use std::collections::BTreeMap;

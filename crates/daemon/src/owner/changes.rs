@@ -1,5 +1,9 @@
 //! What the watches, the OVSDB session and the kernel tell, taken into the state.
+//!
+//! A watch says of each object that it was deleted; a list only lacks objects. A list that lacks too much (see
+//! [`crate::trust`]) comes from an API server that was emptied or restored: what it lacks stays as it was known.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use api::keys::CHASSIS;
@@ -11,12 +15,30 @@ use node::plan::{JOIN_INTERFACE, SubnetFacts};
 use ovsdb::client::ReplicaEvent;
 use smol_str::SmolStr;
 use tokio::time::Instant;
+use tracing::warn;
 
 use super::asks::is_mirror;
 use super::{Owner, RULES_CALM, Watch};
 use crate::kernel::Report;
 use crate::leftovers;
+use crate::trust;
 use crate::views::node_facts;
+
+/// Takes a new list, and keeps what it lacks if that is too much.
+fn relist<V>(what: &str, known: &mut BTreeMap<SmolStr, V>, list: BTreeMap<SmolStr, V>) {
+    let mut old = std::mem::replace(known, list);
+    let all = old.len();
+    old.retain(|name, _| !known.contains_key(name));
+    if !trust::is_too_much(old.len(), all) {
+        return;
+    }
+    warn!(
+        "a new list from the API server lacks {} of {all} {what}: they are kept as they were until it shows them again \
+         or says of each that it was deleted",
+        old.len()
+    );
+    known.append(&mut old);
+}
 
 impl Owner {
     /// Nodes change often (their kubelets report); the plan is made again only when it may differ.
@@ -32,10 +54,8 @@ impl Owner {
             Watch::Delete(_, name) => self.stale |= self.other_nodes.remove(&name).is_some(),
             Watch::Replace(list) => {
                 let (mine, others) = list.into_iter().partition::<Vec<_>, _>(|n| n.name == own);
-                self.other_nodes = others
-                    .into_iter()
-                    .map(|n| (n.name, n.internal_ips))
-                    .collect();
+                let others = others.into_iter().map(|n| (n.name, n.internal_ips));
+                relist("other Nodes", &mut self.other_nodes, others.collect());
                 self.set_node(mine.into_iter().next());
                 self.stale = true;
             }
@@ -61,14 +81,18 @@ impl Owner {
         self.stale = true;
         match change {
             Watch::Apply(subnet) => {
+                self.subnets_listed = true;
                 self.subnets.insert(subnet.name.clone(), subnet);
             }
             Watch::Delete(_, name) => {
                 self.subnets.remove(&name);
             }
             Watch::Replace(list) => {
-                self.subnets = list.into_iter().map(|s| (s.name.clone(), s)).collect();
-                self.subnets_listed = true;
+                // The controller makes two before anything else: a list without any is not the whole truth, and what a
+                // daemon before this one made for them stays.
+                self.subnets_listed |= !list.is_empty();
+                let list = list.into_iter().map(|s| (s.name.clone(), s));
+                relist("Subnets", &mut self.subnets, list.collect());
             }
         }
     }
@@ -85,13 +109,10 @@ impl Owner {
             }
             Watch::Replace(list) => {
                 let new = list.into_iter().map(|p| (p.key.clone(), p)).collect();
-                let old = std::mem::replace(&mut self.pods, new);
+                self.pods = new;
                 self.pods_listed = true;
-                for (key, pod) in old {
-                    if !self.pods.contains_key(&key) {
-                        self.pod_went(Some(pod));
-                    }
-                }
+                // Nobody said that those which it lacks were deleted: `sweep` is patient with their ports.
+                self.sweep_soon(leftovers::FORCED);
                 self.went.retain(|key, _| !self.pods.contains_key(key));
             }
         }
@@ -154,7 +175,13 @@ impl Owner {
             Watch::Delete(_, name) => {
                 self.service_cidrs.remove(&name);
             }
-            Watch::Replace(list) => self.service_cidrs = list.into_iter().collect(),
+            Watch::Replace(list) => {
+                relist(
+                    "ServiceCIDRs",
+                    &mut self.service_cidrs,
+                    list.into_iter().collect(),
+                );
+            }
         }
     }
 

@@ -147,6 +147,10 @@ pub struct Owner {
     sweeping: bool,
     /// Since when an interface's pod has been unknown to the API server.
     orphans: BTreeMap<SmolStr, Instant>,
+    /// When ports of pods went that seemed to run and of which nobody had said that they were deleted.
+    believed: Vec<Instant>,
+    /// How many ports stay that belong to pods which the API server does not show, because they are too many.
+    doubtful: usize,
     /// Since when a pod's device has had no port in OVS.
     unplugged: BTreeMap<SmolStr, Instant>,
 }
@@ -198,6 +202,8 @@ impl Owner {
             sweep_due: now,
             sweeping: false,
             orphans: BTreeMap::new(),
+            believed: Vec::new(),
+            doubtful: 0,
             unplugged: BTreeMap::new(),
         }
     }

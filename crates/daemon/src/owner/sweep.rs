@@ -13,6 +13,10 @@ use tracing::{info, warn};
 
 use super::{Event, Owner, SWEEP};
 use crate::leftovers;
+use crate::trust;
+
+/// Ports that were given up on the word of a list within this time count together, so that a loss in slices is one loss.
+const WINDOW: Duration = Duration::from_hours(1);
 
 impl Owner {
     /// Looks (elsewhere) at the devices and namespaces of all pod interfaces. Not before pods and OVS are known
@@ -80,6 +84,7 @@ impl Owner {
         let busy = self.parts.busy.names();
         let mut remove = BTreeSet::new();
         let mut orphans = BTreeMap::new();
+        let doubt = self.doubts(suspects, now);
         for suspect in suspects {
             let Some(pod) = self.ovs.interface(&suspect.name).and_then(|i| {
                 let pod = i.pod()?;
@@ -97,10 +102,13 @@ impl Owner {
             }
             let forced = self.went.get(&pod).map(|went| *went + leftovers::FORCED);
             let outlasted = forced.is_some_and(|due| now >= due)
-                || now.duration_since(since) >= self.parts.patience;
+                || !doubt && now.duration_since(since) >= self.parts.patience;
             if let Some(why) = leftovers::judge(suspect, known, outlasted) {
                 info!("removing {} of pod {pod}: {why}", suspect.name);
                 remove.insert(suspect.name.clone());
+                if forced.is_none() && suspect.seems_to_run() {
+                    self.believed.push(now);
+                }
             } else if !known {
                 let due = forced.unwrap_or(now + self.parts.patience / 4);
                 self.sweep_due = self.sweep_due.min(due);
@@ -112,6 +120,36 @@ impl Owner {
         self.went
             .retain(|_, went| now.duration_since(*went) < patience);
         remove
+    }
+
+    /// Whether ports stay though the API server does not show their pods: those of which nobody said that they were
+    /// deleted are too many of those that seem to run.
+    fn doubts(&mut self, suspects: &[leftovers::Suspect], now: Instant) -> bool {
+        self.believed.retain(|at| now.duration_since(*at) < WINDOW);
+        let (mut running, mut unknown) = (0, 0);
+        for suspect in suspects.iter().filter(|suspect| suspect.seems_to_run()) {
+            let Some(pod) = self.ovs.interface(&suspect.name).and_then(|i| {
+                let pod = i.pod()?;
+                Some(PodKey::new(pod.namespace, pod.name))
+            }) else {
+                continue;
+            };
+            if self.went.contains_key(&pod) {
+                continue;
+            }
+            running += 1;
+            unknown += usize::from(!self.pods.contains_key(&pod));
+        }
+        let before = self.believed.len();
+        let doubt = unknown > 0 && trust::is_too_much(unknown + before, running + before);
+        let doubtful = if doubt { unknown } else { 0 };
+        if std::mem::replace(&mut self.doubtful, doubtful) == 0 && doubt {
+            warn!(
+                "the API server does not show {unknown} of the {running} pods that run here: their ports stay until it \
+                 shows or deletes them, or the kubelet ends them"
+            );
+        }
+        doubt
     }
 
     /// Devices of pods that OVS does not have: operations that plug in those of running pods, and the names of those
@@ -130,7 +168,7 @@ impl Owner {
             let view = self.pods.get(&pod);
             let known = view.is_some();
             let age = now.duration_since(since);
-            if !known && age >= self.parts.patience {
+            if !known && self.doubtful == 0 && age >= self.parts.patience {
                 info!("removing {name} of pod {pod}: the pod has been gone for a while");
                 remove.insert(name.clone());
             }

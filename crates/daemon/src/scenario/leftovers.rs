@@ -7,7 +7,8 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep};
 
 use super::harness::{
-    Daemon, Ovs, PATIENCE, Sandbox, device, mirror_view, node_view, pod_view, scenario, sh, until,
+    Daemon, Ovs, PATIENCE, Sandbox, device, mirror_view, node_view, pod_view, scenario, sh,
+    subnet_facts, until,
 };
 use crate::leftovers;
 use crate::owner::{Event, Watch};
@@ -145,24 +146,22 @@ fn a_pod_deleted_by_force_gives_its_port_up_at_once() {
         let daemon = Daemon::start(&ovs, PATIENCE);
         daemon.node().await;
         let mirror = mirror_view("static", 13, true);
-        let (told, listed) = (pod_view("told", 11, true), pod_view("listed", 12, true));
-        daemon.pods(&[told, listed, mirror.clone()]).await;
+        daemon
+            .pods(&[pod_view("told", 11, true), mirror.clone()])
+            .await;
         let told = Sandbox::new("told", "aaaa");
-        let listed = Sandbox::new("listed", "bbbb");
         let kept = Sandbox::new("static", "cccc");
-        for sandbox in [&told, &listed, &kept] {
+        for sandbox in [&told, &kept] {
             daemon.attach(&ovs, sandbox).await;
         }
-        // Nobody sends a DEL: the kubelet is dead. The second goes while the watch is broken.
+        // Nobody sends a DEL: the kubelet is dead.
         let start = Instant::now();
         for name in ["told", "static"] {
             daemon
                 .send(Event::Pods(Watch::Delete("ns".into(), name.into())))
                 .await;
         }
-        until("the first to go", || !device(&told.host())).await;
-        daemon.pods(&[]).await;
-        until("the second to go", || !device(&listed.host())).await;
+        until("it to go", || !device(&told.host())).await;
         assert!(start.elapsed() < leftovers::FORCED * 2 + Duration::from_secs(5));
         sleep(leftovers::FORCED).await;
         // A static pod runs on while the kubelet makes its mirror anew.
@@ -170,5 +169,111 @@ fn a_pod_deleted_by_force_gives_its_port_up_at_once() {
         daemon.pods(&[mirror]).await;
         assert_eq!(daemon.call(PATH_CHECK, kept.request()).await.0, 204);
         assert_eq!(daemon.call(PATH_DEL, told.request()).await.0, 204);
+    });
+}
+
+const SHORT: Duration = Duration::from_secs(3);
+
+/// A daemon that is patient for a short while only.
+fn impatient(ovs: &Ovs) -> Daemon {
+    Daemon::start_with(ovs, PATIENCE, SHORT, watch::channel(None).1)
+}
+
+/// Pods of these names, and their daemon.
+async fn with_pods(ovs: &Ovs, names: &[&'static str]) -> (Daemon, Vec<Sandbox>) {
+    let daemon = impatient(ovs);
+    daemon.node().await;
+    let views = (11..).zip(names).map(|(ip, name)| pod_view(name, ip, true));
+    daemon.pods(&views.collect::<Vec<_>>()).await;
+    let mut sandboxes = Vec::new();
+    for name in names {
+        let sandbox = Sandbox::new(name, &name.repeat(4));
+        daemon.attach(ovs, &sandbox).await;
+        sandboxes.push(sandbox);
+    }
+    (daemon, sandboxes)
+}
+
+#[test]
+fn a_list_without_pods_takes_the_network_from_none_that_runs() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let (daemon, pods) = with_pods(&ovs, &["a", "b"]).await;
+        let ports = ovs.ports();
+        daemon.pods(&[]).await;
+        sleep(SHORT * 2 + Duration::from_secs(1)).await;
+        assert_eq!(ovs.ports(), ports);
+        // Nor does a daemon that starts meanwhile.
+        drop(daemon);
+        let daemon = impatient(&ovs);
+        daemon.pods(&[]).await;
+        sleep(SHORT * 2 + Duration::from_secs(1)).await;
+        assert_eq!(ovs.ports(), ports);
+        // What is told of each goes, and the kubelet's word counts.
+        daemon.pods(&[pod_view("a", 11, true)]).await;
+        daemon
+            .send(Event::Pods(Watch::Delete("ns".into(), "a".into())))
+            .await;
+        until("it to go", || !device(&pods[0].host())).await;
+        assert_eq!(daemon.call(PATH_DEL, pods[1].request()).await.0, 204);
+        assert!(ovs.ports().is_empty());
+    });
+}
+
+#[test]
+fn one_pod_that_a_list_lacks_goes_after_a_while() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let (daemon, pods) = with_pods(&ovs, &["a", "b"]).await;
+        daemon.pods(&[pod_view("a", 11, true)]).await;
+        until("it to go", || !device(&pods[1].host())).await;
+        // And another one within the hour would be too much.
+        daemon.pods(&[]).await;
+        sleep(SHORT * 2 + Duration::from_secs(1)).await;
+        assert!(device(&pods[0].host()));
+    });
+}
+
+#[test]
+fn a_list_without_subnets_changes_nothing_on_the_node() {
+    scenario(|| async {
+        let ovs = Ovs::new();
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon.node().await;
+        let sets = || {
+            let out = std::process::Command::new("nft")
+                .args(["list", "ruleset"])
+                .output();
+            String::from_utf8_lossy(&out.unwrap().stdout).contains("10.16.0.0/16")
+        };
+        until("the subnet to be in its set", sets).await;
+        daemon
+            .send(Event::Subnets(Watch::Replace(Vec::new())))
+            .await;
+        sleep(Duration::from_secs(2)).await;
+        assert!(sets());
+        drop(daemon);
+        let daemon = Daemon::start(&ovs, PATIENCE);
+        daemon
+            .send(Event::Nodes(Watch::Replace(vec![node_view()])))
+            .await;
+        daemon
+            .send(Event::Subnets(Watch::Replace(Vec::new())))
+            .await;
+        sleep(Duration::from_secs(2)).await;
+        assert!(sets());
+        // It comes back; or it is the first of a new cluster, which had none to list.
+        let mut subnet = subnet_facts(None);
+        subnet.cidrs = vec!["10.20.0.0/16".parse().unwrap()];
+        let name = subnet.name.clone();
+        daemon.send(Event::Subnets(Watch::Apply(subnet))).await;
+        until("its set to follow", || !sets()).await;
+        let back = Watch::Apply(subnet_facts(None));
+        daemon.send(Event::Subnets(back)).await;
+        until("its set to follow again", sets).await;
+        daemon
+            .send(Event::Subnets(Watch::Delete(String::new().into(), name)))
+            .await;
+        until("it to go when it is deleted", || !sets()).await;
     });
 }

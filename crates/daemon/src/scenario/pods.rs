@@ -465,8 +465,9 @@ fn a_pod_waits_for_its_subnets_mtu() {
         let ovs = Ovs::new();
         let daemon = Daemon::start(&ovs, PATIENCE);
         daemon.node().await;
+        let name = subnet_facts(None).name;
         daemon
-            .send(Event::Subnets(Watch::Replace(Vec::new())))
+            .send(Event::Subnets(Watch::Delete(String::new().into(), name)))
             .await;
         daemon.pods(&[pod_view("a", 11, true)]).await;
         let a = Sandbox::new("a", "aaaa");
