@@ -169,17 +169,17 @@ async fn pump<K: Watched>(
                 debug!(kind = kind.plural(), "listed");
                 KubeEvent::End(kind)
             }
-            // It was cut off, and begins again at once; only if it cannot is something wrong.
-            Err(watcher::Error::WatchFailed(error)) => {
-                debug!(kind = kind.plural(), %error, "watch cut off");
-                tokio::time::sleep(pause).await;
-                continue;
-            }
             Err(error) => {
-                let text = explain(kind, &error);
-                // The same trouble every two seconds is one trouble.
-                if troubles.set(kind, Some(text.clone())) {
-                    warn!(kind = kind.plural(), error = text, "watch interrupted");
+                // One that was cut off begins again where it was; something is wrong if that happens again and again
+                // and nothing comes in between.
+                if matches!(error, watcher::Error::WatchFailed(_)) && pause < LONGEST {
+                    debug!(kind = kind.plural(), %error, "watch cut off");
+                } else {
+                    let text = explain(kind, &error);
+                    // The same trouble every two seconds is one trouble.
+                    if troubles.set(kind, Some(text.clone())) {
+                        warn!(kind = kind.plural(), error = text, "watch interrupted");
+                    }
                 }
                 tokio::time::sleep(pause).await;
                 pause = (pause * 2).min(LONGEST);

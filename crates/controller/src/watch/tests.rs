@@ -100,6 +100,24 @@ async fn tries_that_fail_at_once_do_not_follow_each_other_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_watch_that_is_cut_off_again_and_again_is_trouble() {
+    let (tried, mut tries) = mpsc::unbounded_channel();
+    let troubles = start(stream::repeat_with(move || {
+        tried.send(()).unwrap();
+        failed(watcher::Error::WatchFailed)
+    }));
+    after(1).await;
+    assert!(troubles.list().is_empty());
+    after(59).await;
+    assert_eq!(troubles.list().len(), 1);
+    let mut count = 0;
+    while tries.try_recv().is_ok() {
+        count += 1;
+    }
+    assert!((30..=40).contains(&count), "{count}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_list_that_is_asked_for_begins_after_it_was_asked_for() {
     let (begun, mut begins) = mpsc::unbounded_channel();
     let begin = move || {
