@@ -16,7 +16,9 @@ const MODE: u32 = 0o600;
 #[derive(Debug, Clone)]
 pub struct Conflist {
     path: PathBuf,
-    content: String,
+    /// What an operator wants to have there, if the file exists.
+    template: PathBuf,
+    built_in: String,
 }
 
 impl Conflist {
@@ -25,13 +27,25 @@ impl Conflist {
         if args.cni_conf_dir.as_os_str().is_empty() {
             return None;
         }
-        let content = fs::read_to_string(&args.cni_conf_file).unwrap_or_else(|_| {
-            api::cni::CONFLIST.replace(api::cni::SOCKET, &args.bind_socket.to_string_lossy())
-        });
         Some(Self {
             path: args.cni_conf_dir.join(&args.cni_conf_name),
-            content,
+            template: args.cni_conf_file.clone(),
+            built_in: api::cni::CONFLIST
+                .replace(api::cni::SOCKET, &args.bind_socket.to_string_lossy()),
         })
+    }
+
+    /// What is to be written. A template that is there but cannot be read is not passed over: it has what the built-in
+    /// list lacks.
+    fn content(&self) -> io::Result<String> {
+        match fs::read_to_string(&self.template) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(self.built_in.clone()),
+            Err(error) => {
+                let text = format!("--cni-conf-file {}: {error}", self.template.display());
+                Err(io::Error::new(error.kind(), text))
+            }
+            content => content,
+        }
     }
 
     pub fn path(&self) -> &Path {
@@ -41,9 +55,9 @@ impl Conflist {
     /// Writes the file unless one is there that leads to our socket (an operator may have put more plugins into it, as
     /// upstream allows); says whether it wrote. A reader sees the old or the new file, never a part.
     pub fn install(&self) -> io::Result<bool> {
-        let wanted = socket(&self.content);
-        let serves =
-            |have: &str| have == self.content || (wanted.is_some() && socket(have) == wanted);
+        let content = self.content()?;
+        let wanted = socket(&content);
+        let serves = |have: &str| have == content || (wanted.is_some() && socket(have) == wanted);
         if fs::read_to_string(&self.path).is_ok_and(|have| serves(&have)) {
             let mode = fs::metadata(&self.path)?.permissions().mode() & 0o777;
             if mode == MODE {
@@ -58,7 +72,7 @@ impl Conflist {
         // Always the same name, so that one which a killed daemon left is used up by the next.
         temporary.push(".tmp");
         let temporary = PathBuf::from(temporary);
-        let result = self.write(&temporary).and_then(|()| {
+        let result = write(&temporary, &content).and_then(|()| {
             fs::rename(&temporary, &self.path)?;
             File::open(directory)?.sync_all()
         });
@@ -67,17 +81,17 @@ impl Conflist {
         }
         result.map(|()| true)
     }
+}
 
-    fn write(&self, path: &Path) -> io::Result<()> {
-        let _ = fs::remove_file(path);
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .mode(MODE)
-            .open(path)?;
-        file.write_all(self.content.as_bytes())?;
-        file.sync_all()
-    }
+fn write(path: &Path, content: &str) -> io::Result<()> {
+    let _ = fs::remove_file(path);
+    let mut file = File::options()
+        .write(true)
+        .create_new(true)
+        .mode(MODE)
+        .open(path)?;
+    file.write_all(content.as_bytes())?;
+    file.sync_all()
 }
 
 /// The socket that our plugin is told in a configuration list.
@@ -97,7 +111,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let conflist = Conflist {
             path: dir.path().join("net.d/01-kube-ovn.conflist"),
-            content: api::cni::CONFLIST.to_owned(),
+            template: PathBuf::new(),
+            built_in: api::cni::CONFLIST.to_owned(),
         };
         assert!(conflist.install().unwrap());
         assert!(!conflist.install().unwrap());
@@ -129,5 +144,23 @@ mod tests {
         );
         let left: Vec<_> = fs::read_dir(dir.path().join("net.d")).unwrap().collect();
         assert_eq!(left.len(), 1, "no temporary file stays");
+    }
+
+    #[test]
+    fn a_template_that_cannot_be_read_is_not_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        // Root may read everything but a directory.
+        let template = dir.path().join("template");
+        fs::create_dir(&template).unwrap();
+        let conflist = Conflist {
+            path: dir.path().join("01-kube-ovn.conflist"),
+            template: template.clone(),
+            built_in: api::cni::CONFLIST.to_owned(),
+        };
+        let error = conflist.install().unwrap_err().to_string();
+        assert!(error.contains("--cni-conf-file"), "{error}");
+        assert!(!conflist.path().exists());
+        fs::remove_dir(&template).unwrap();
+        assert!(conflist.install().unwrap());
     }
 }

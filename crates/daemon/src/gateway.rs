@@ -26,7 +26,7 @@ impl Gateways {
     /// Starts the prober. It reports each change of its verdict.
     pub fn start(events: mpsc::Sender<Event>) -> Self {
         let (targets, receiver) = watch::channel(Vec::new());
-        tokio::spawn(run(receiver, events));
+        tokio::spawn(run(receiver, events, unreachable_one));
         Self(targets)
     }
 
@@ -40,7 +40,11 @@ impl Gateways {
     }
 }
 
-async fn run(mut targets: watch::Receiver<Vec<IpAddr>>, events: mpsc::Sender<Event>) {
+async fn run(
+    mut targets: watch::Receiver<Vec<IpAddr>>,
+    events: mpsc::Sender<Event>,
+    probe: fn(&[IpAddr], u16) -> Option<String>,
+) {
     let mut verdict: Option<Result<(), String>> = None;
     let mut failures = 0;
     let mut sequence: u16 = 0;
@@ -55,8 +59,8 @@ async fn run(mut targets: watch::Receiver<Vec<IpAddr>>, events: mpsc::Sender<Eve
             continue;
         }
         sequence = sequence.wrapping_add(1);
-        let probe = tokio::task::spawn_blocking(move || unreachable_one(&gateways, sequence));
-        let found = match probe.await {
+        let answer = tokio::task::spawn_blocking(move || probe(&gateways, sequence));
+        let found = match answer.await {
             Ok(None) => {
                 failures = 0;
                 Ok(())
@@ -66,7 +70,12 @@ async fn run(mut targets: watch::Receiver<Vec<IpAddr>>, events: mpsc::Sender<Eve
                 pause = EAGER;
                 Err(problem)
             }
-            Err(_) => return,
+            // It panicked. What the condition says must not stay as it was for ever.
+            Err(_) => {
+                failures += 1;
+                pause = EAGER;
+                Err("probing the gateway: the probe panicked (see the log)".to_owned())
+            }
         };
         let patient = found.is_err() && failures < LOST_AFTER;
         if !patient && verdict.as_ref() != Some(&found) {
@@ -98,4 +107,39 @@ fn unreachable_one(gateways: &[IpAddr], sequence: u16) -> Option<String> {
             Err(error) => Some(format!("probing gateway {gateway}: {error}")),
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_probe_that_panics_is_a_problem_and_not_the_end() {
+        static PROBES: AtomicU32 = AtomicU32::new(0);
+        fn probe(_: &[IpAddr], _: u16) -> Option<String> {
+            assert!(
+                PROBES.fetch_add(1, Ordering::Relaxed) > LOST_AFTER,
+                "no luck"
+            );
+            None
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let (events, mut told) = mpsc::channel(4);
+            let (_targets, receiver) = watch::channel(vec![IpAddr::from([100, 64, 0, 1])]);
+            tokio::spawn(run(receiver, events, probe));
+            let first = told.recv().await;
+            assert!(
+                matches!(&first, Some(Event::Gateway(Err(text))) if text.contains("panic")),
+                "{first:?}"
+            );
+            let next = told.recv().await;
+            assert!(matches!(next, Some(Event::Gateway(Ok(())))), "{next:?}");
+        });
+    }
 }

@@ -404,7 +404,14 @@ impl Owner {
             return;
         }
         if self.ovs.system_id().is_none() && self.new_system_id.is_none() {
-            self.new_system_id = Some(crate::chassis::known_or_new(&self.parts.system_id));
+            match crate::chassis::known_or_new(&self.parts.system_id) {
+                Ok(id) => self.new_system_id = Some(id),
+                Err(error) => {
+                    self.ovs_error = Some(error);
+                    self.ovs_retry = now + Duration::from_secs(1);
+                    return;
+                }
+            }
             self.stale = true;
             self.compile();
         }

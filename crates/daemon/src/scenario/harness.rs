@@ -181,7 +181,7 @@ impl Daemon {
             "kube-ovn-daemon".into(),
             format!("--bind-socket={}", socket.display()),
             format!("--cni-conf-dir={}", net_d.display()),
-            "--cni-conf-file=/nonexistent".into(),
+            format!("--cni-conf-file={}", dir.path().join("none").display()),
         ]);
         let conflist = Conflist::new(&args).unwrap();
         let (events, inbox) = mpsc::channel(64);
