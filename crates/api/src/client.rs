@@ -11,11 +11,9 @@ use hyper_timeout::TimeoutConnector;
 use hyper_util::client::legacy;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use kube::client::retry::RetryPolicy;
 use kube::client::{Body, ClientBuilder, ConfigExt};
 use kube::config::{InClusterError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
-use tower::retry::RetryLayer;
 use tower::{BoxError, ServiceBuilder};
 
 /// For a connection, TLS included: an API server that takes longer is one that is not there.
@@ -49,7 +47,7 @@ pub enum ClientError {
 
 /// A client by a kubeconfig file, or by what a pod is given. Does not connect yet.
 pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
-    let mut config = match kubeconfig {
+    let config = match kubeconfig {
         Some(path) => from_file(path)
             .await
             .map_err(|source| ClientError::Kubeconfig {
@@ -58,8 +56,7 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
             })?,
         None => Config::incluster().map_err(ClientError::NoPod)?,
     };
-    config.connect_timeout = Some(CONNECT);
-    build(config).map_err(ClientError::Settings)
+    from_config(config).map_err(ClientError::Settings)
 }
 
 async fn from_file(path: &Path) -> Result<Config, KubeconfigError> {
@@ -67,8 +64,12 @@ async fn from_file(path: &Path) -> Result<Config, KubeconfigError> {
     Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await
 }
 
-/// kube's own stack over a socket of ours: kube's has no such options.
-fn build(config: Config) -> kube::Result<Client> {
+/// A client by such settings: kube's own stack over a socket of ours (kube's has no such options), without kube's own
+/// repetition of what the server refused for now. Whoever asks for something knows whether it still is to be done by then; a
+/// write that is sent again ten seconds later may be one of a controller that does not lead any more.
+pub fn from_config(mut config: Config) -> kube::Result<Client> {
+    config.connect_timeout = Some(CONNECT);
+    config.default_retry = false;
     if config.proxy_url.is_some() {
         // kube says which proxies it can do.
         return Client::try_from(config);
@@ -86,12 +87,8 @@ fn build(config: Config) -> kube::Result<Client> {
     let http = legacy::Client::builder(TokioExecutor::new())
         .pool_idle_timeout(REST)
         .build::<_, Body>(connector);
-    let retry = config
-        .default_retry
-        .then(|| RetryLayer::new(RetryPolicy::server_retry()));
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
-        .option_layer(retry)
         .option_layer(config.auth_layer()?)
         .layer(config.extra_headers_layer()?)
         .map_err(BoxError::from)

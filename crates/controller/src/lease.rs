@@ -40,7 +40,7 @@ impl Guard {
         }
     }
 
-    fn set(&self, until: Option<Timestamp>) {
+    pub(crate) fn set(&self, until: Option<Timestamp>) {
         let millis = until.map_or(i64::MIN, Timestamp::as_millisecond);
         self.until.store(millis, Ordering::Release);
     }

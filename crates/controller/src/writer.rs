@@ -15,6 +15,9 @@ use tracing::debug;
 use crate::kinds::Watched;
 use crate::lease::Guard;
 
+#[cfg(test)]
+mod tests;
+
 /// No write takes longer; what became of it is unknown then.
 const LIMIT: Duration = Duration::from_secs(15);
 
