@@ -331,7 +331,7 @@ mod tests {
     #[test]
     fn what_is_known_wrongly_of_rows_is_found_and_mended() {
         type Damage = fn(&mut Units);
-        let damages: [(&str, Damage); 6] = [
+        let damages: [(&str, Damage); 7] = [
             ("a row is taken for missing", |diff| {
                 let key = key(diff, "a");
                 diff.pending.rows.insert(key, RowState::Insert);
@@ -349,6 +349,17 @@ mod tests {
             ("a wanted row is taken for surplus", |diff| {
                 let uuid = diff.keys[key(diff, "b")].uuid;
                 diff.pending.surplus.insert(uuid);
+            }),
+            ("a row of ours that nobody wants is forgotten", |diff| {
+                let uuid = diff.keys[key(diff, "a")].uuid;
+                let port = Arc::clone(&diff.actual.get(uuid).unwrap().wire);
+                // In no switch, so it has no key.
+                let ids = port.get("external_ids").unwrap().clone();
+                let row = Row::from([("external_ids", ids)]);
+                let other = Uuid::from_u128(9);
+                diff.apply(&[delta(other, "ACL", row)]);
+                diff.evaluate();
+                assert!(diff.pending.surplus.remove(&other));
             }),
             ("a row that is no more is taken for surplus", |diff| {
                 diff.pending.surplus.insert(Uuid::from_u128(7));
