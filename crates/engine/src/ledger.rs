@@ -159,10 +159,15 @@ impl Engine {
 
     /// Sets aside what a running pod was told, before anybody else can get it.
     fn vouch(&mut self, name: &PortName) {
-        // A port that is in the database without a record: its pod may have been told of it meanwhile.
-        let told = self
-            .owner_of(name)
-            .and_then(|owner| self.told(&owner).or_else(|| self.programmed(name)));
+        // A port that is in the database without a record: its pod may have been told of it meanwhile. If the pod runs
+        // with that, then it is its annotations that somebody changed.
+        let told = self.owner_of(name).and_then(|owner| {
+            let programmed = self.programmed(name);
+            match programmed {
+                Some(held) if self.runs_with(&owner, &held.addresses) => Some(held),
+                programmed => self.told(&owner).or(programmed),
+            }
+        });
         // If somebody else has it, then this one cannot keep it.
         if let Some(record) = told
             && self

@@ -177,7 +177,8 @@ impl Engine {
     fn keep_rows(&mut self, name: &PortName, owner: &PortOwner) {
         if self.ledger.is_vouched(name)
             && let Some(lease) = self.port_lease(name, owner)
-            && self.is_announced(owner, &lease.addresses)
+            && (self.is_announced(owner, &lease.addresses)
+                || self.runs_with(owner, &lease.addresses))
             && self.world.lease(name) != Some(&lease)
         {
             self.changes.push(Change::Lease(name.clone(), Some(lease)));
@@ -521,7 +522,7 @@ impl Engine {
 
     /// Whether a pod has these addresses in its network namespace, as its kubelet says: they stay whatever its annotations
     /// are made to say.
-    fn runs_with(&self, owner: &PortOwner, held: &DualStack<IpAddr>) -> bool {
+    pub(crate) fn runs_with(&self, owner: &PortOwner, held: &DualStack<IpAddr>) -> bool {
         let PortOwner::Pod(key) = owner else {
             return false;
         };

@@ -200,6 +200,36 @@ fn annotations_of_a_running_pod_that_are_edited_do_not_move_it() {
     }
 }
 
+#[test]
+fn a_running_pod_whose_annotations_are_edited_while_its_record_goes_is_not_moved() {
+    let pod = ObjectKey::pod("default", "b");
+    for down in [false, true] {
+        let mut lab = lab_with_b();
+        lab.pod("default", "a", "n2");
+        lab.kube.edit(&pod, |pod| {
+            pod["status"]["podIPs"] = json!([{ "ip": "10.16.0.2" }]);
+        });
+        lab.run();
+        let commits = lab.nb.commits;
+        lab.kube.edit(&pod, |pod| {
+            pod["metadata"]["annotations"]["ovn.kubernetes.io/ip_address"] = "10.16.0.77".into();
+        });
+        // Somebody takes the finalizer away first.
+        lab.kube.edit(&record("b.default"), |ip| {
+            ip["metadata"]["finalizers"] = json!([])
+        });
+        lab.kube.delete(&record("b.default"));
+        if down {
+            lab.restart();
+        } else {
+            lab.news_at_once();
+        }
+        lab.run();
+        check_both(&lab);
+        assert_eq!(lab.nb.commits, commits + usize::from(down), "down {down}");
+    }
+}
+
 /// Damage that makes a record unreadable.
 fn damage(lab: &mut Lab, port: &str, field: &str) {
     lab.kube.edit(&record(port), |ip| {
