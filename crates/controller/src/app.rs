@@ -31,9 +31,10 @@ use uuid::Uuid;
 use crate::admin::{Admin, HeldPlan, Question, Snapshot};
 use crate::clock::Clock;
 use crate::flags::Flags;
+use crate::inventory::Groups;
 use crate::lease::{Elector, Guard};
 use crate::watch::Troubles;
-use crate::{databases, notify, watch, writer};
+use crate::{databases, inventory, notify, watch, writer};
 
 /// Events that wait for the loop; a watch that is faster waits itself.
 const EVENTS: usize = 4096;
@@ -76,6 +77,7 @@ pub async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
         cluster,
         fabric,
         allow_mass_delete: flags.allow_mass_delete,
+        accept_unsupported: flags.accept_unsupported,
         ..Config::default()
     };
     info!(%identity, %cluster, "starting");
@@ -104,6 +106,7 @@ pub async fn run(flags: Flags, stop: CancellationToken) -> anyhow::Result<()> {
         sb,
         events,
         lists,
+        groups: flags.groups(),
         notices,
         writes: TaskTracker::new(),
         wake: None,
@@ -170,6 +173,8 @@ struct Loop {
     events: mpsc::Sender<Event>,
     /// The watches, to ask them for a list.
     lists: watch::Lists,
+    /// Where the Go implementation's resources are.
+    groups: Groups,
     notices: mpsc::Sender<engine::Notice>,
     writes: TaskTracker,
     wake: Option<Instant>,
@@ -255,6 +260,16 @@ impl Loop {
                 if let Some(watch) = self.lists.get(&kind) {
                     watch.send_replace(Some(id));
                 }
+            }
+            Effect::Inventory { id } => {
+                let (client, events) = (self.client.clone(), self.events.clone());
+                let groups = self.groups.clone();
+                // Nothing is lost with it if the process ends.
+                tokio::spawn(async move {
+                    let in_use = inventory::take(&client, &groups).await;
+                    let in_use = in_use.map_err(|error| format!("{error:#}"));
+                    let _ = events.send(Event::Inventory { id, in_use }).await;
+                });
             }
             Effect::Notice(notice) => notify::tell(&self.notices, notice),
             Effect::Wake(at) => self.wake = Some(Instant::now() + self.clock.until(at)),
@@ -359,6 +374,12 @@ fn log(line: &LogLine) {
             error!(
                 what,
                 "the brakes are on: so much is not deleted without consent; see /brakes on the admin port"
+            );
+        }
+        LogLine::TakeoverRefused { in_use } => {
+            error!(
+                in_use,
+                "the Go implementation's network uses what this version does not have: nothing is written without --accept-unsupported"
             );
         }
         LogLine::Warning { text } => warn!("{text}"),

@@ -9,6 +9,8 @@ use clap::{ArgAction, Parser};
 use net::{Cidr, DualStack, parse_ip, parse_ranges};
 use smol_str::SmolStr;
 
+use crate::inventory::Groups;
+
 /// Kube-OVN's controller: makes OVN's northbound database follow the cluster.
 #[derive(Clone, Debug, Parser)]
 #[command(
@@ -91,6 +93,10 @@ pub struct Flags {
     /// Lets a flush delete an unusual share of a table without asking (see /brakes of the admin port).
     #[arg(long)]
     pub allow_mass_delete: bool,
+    /// Takes a network of the Go implementation over although it uses what this version does not have yet; without it,
+    /// nothing is written, and /readyz names all that is in use.
+    #[arg(long, env = "ACCEPT_UNSUPPORTED", default_value = "false", action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true")]
+    pub accept_unsupported: bool,
 
     /// Identity in the Lease.
     #[arg(long, env = "POD_NAME", default_value = "")]
@@ -320,6 +326,18 @@ impl Flags {
         })
     }
 
+    /// The API groups in which the Go implementation, with these flags, finds its work.
+    pub fn groups(&self) -> Groups {
+        let mut groups = Groups::from([(api::v1::GROUP, &[][..])]);
+        if self.upstream.enable_np == "true" {
+            groups.insert("networking.k8s.io", &["networkpolicies"]);
+        }
+        if self.upstream.enable_anp == "true" {
+            groups.insert("policy.networking.k8s.io", &[]);
+        }
+        groups
+    }
+
     /// Times of the election.
     pub fn election(&self) -> anyhow::Result<engine::lease::Timing> {
         let timing = engine::lease::Timing {
@@ -430,6 +448,22 @@ mod tests {
     fn what_has_no_effect_is_named() {
         let flags = parse(&["--enable-anp=true", "--enable-np=true"]);
         assert_eq!(flags.upstream.without_effect(), ["--enable-anp=true"]);
+    }
+
+    #[test]
+    fn what_the_go_implementation_does_not_enforce_is_not_in_use() {
+        let groups = |args: &[&str]| {
+            let groups = parse(args).groups();
+            groups.into_keys().collect::<Vec<_>>()
+        };
+        assert_eq!(groups(&[]), ["kubeovn.io", "networking.k8s.io"]);
+        assert_eq!(groups(&["--enable-np=false"]), ["kubeovn.io"]);
+        let all = [
+            "kubeovn.io",
+            "networking.k8s.io",
+            "policy.networking.k8s.io",
+        ];
+        assert_eq!(groups(&["--enable-anp=true"]), all);
     }
 
     #[test]

@@ -5,6 +5,7 @@ pub mod app;
 pub mod clock;
 pub mod databases;
 pub mod flags;
+mod inventory;
 mod kinds;
 pub mod lease;
 mod metrics;

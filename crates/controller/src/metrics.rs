@@ -96,6 +96,18 @@ pub fn page(snapshot: Option<&Snapshot>) -> String {
         );
     }
     page.family(
+        "kube_ovn_controller_unsupported_in_use",
+        "gauge",
+        "Objects of the Go implementation's network that this version does nothing for, while they keep it from taking over",
+    );
+    for in_use in &report.unsupported {
+        page.sample(
+            "kube_ovn_controller_unsupported_in_use",
+            &[("what", &in_use.what)],
+            in_use.count,
+        );
+    }
+    page.family(
         "kube_ovn_controller_blocked_rows",
         "gauge",
         "Rows and memberships that cannot be written: somebody else's row, a missing table or column, ...",

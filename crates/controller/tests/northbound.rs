@@ -117,6 +117,10 @@ impl Process {
                         let list = std::iter::once(asked).chain(kube.list(kind));
                         self.inbox.extend(list.map(Event::Kube));
                     }
+                    Effect::Inventory { id } => {
+                        let in_use = Ok(Vec::new());
+                        self.inbox.push_back(Event::Inventory { id, in_use });
+                    }
                     Effect::Sb { .. } | Effect::Notice(_) | Effect::Log(_) => {}
                 }
             }

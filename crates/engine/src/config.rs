@@ -27,6 +27,9 @@ pub struct Config {
     pub audit_interval: Duration,
     /// Whether a flush may delete an unusual share of a table (`--allow-mass-delete`).
     pub allow_mass_delete: bool,
+    /// Whether a network of the Go implementation is taken over that uses what this version does not have
+    /// (`--accept-unsupported`).
+    pub accept_unsupported: bool,
 }
 
 impl Default for Config {
@@ -41,6 +44,7 @@ impl Default for Config {
             status_interval: Duration::from_secs(1),
             audit_interval: Duration::from_mins(10),
             allow_mass_delete: false,
+            accept_unsupported: false,
         }
     }
 }

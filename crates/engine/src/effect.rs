@@ -116,6 +116,32 @@ pub struct Notice {
     pub message: String,
 }
 
+/// Something of the Go implementation that is in use.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct InUse {
+    /// A resource (`vlans.kubeovn.io`), or a field of one (`private of subnets.kubeovn.io`).
+    pub what: SmolStr,
+    /// Objects.
+    pub count: usize,
+    /// One of them.
+    pub example: SmolStr,
+}
+
+impl std::fmt::Display for InUse {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self {
+            what,
+            count,
+            example,
+        } = self;
+        if *count == 1 {
+            write!(f, "{what} ({example})")
+        } else {
+            write!(f, "{what} ({count} objects, such as {example})")
+        }
+    }
+}
+
 /// One thing to do. Effects of one step are independent of each other: what must happen later is asked for later.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub enum Effect {
@@ -149,6 +175,12 @@ pub enum Effect {
         id: EffectId,
         /// What to list.
         kind: Kind,
+    },
+    /// Look which kinds of the Go implementation are in use that this version does not have; answer with
+    /// [`crate::Event::Inventory`].
+    Inventory {
+        /// Id of the answer.
+        id: EffectId,
     },
     /// Tell the user. No answer.
     Notice(Notice),
@@ -215,6 +247,11 @@ pub enum LogLine {
     Held {
         /// What would be deleted.
         what: String,
+    },
+    /// The network of the Go implementation is not taken over without consent.
+    TakeoverRefused {
+        /// What is in use and not there yet.
+        in_use: String,
     },
     /// Something that an operator should look at.
     Warning {

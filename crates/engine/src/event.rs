@@ -11,7 +11,7 @@ use ovsdb::wire::DatabaseSchema;
 use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
-use crate::effect::EffectId;
+use crate::effect::{EffectId, InUse};
 
 /// The kinds that the controller watches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -291,6 +291,13 @@ pub enum Event {
     Lease(LeaseEvent),
     /// The time that [`crate::Effect::Wake`] asked for has come (or any other moment: it does no harm).
     Tick,
+    /// End of [`crate::Effect::Inventory`].
+    Inventory {
+        /// The effect that ended.
+        id: EffectId,
+        /// What there is; or why nobody knows.
+        in_use: Result<Vec<InUse>, String>,
+    },
     /// The operator agrees to what the brakes hold.
     ReleaseBrakes {
         /// Rows that may be deleted. If it would be more, nothing is.

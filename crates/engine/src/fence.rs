@@ -98,6 +98,11 @@ impl Global {
         }
     }
 
+    /// Whether an engine has led here.
+    pub(crate) const fn has_epoch(&self) -> bool {
+        self.epoch.is_some()
+    }
+
     /// The number in the database; what is no number counts as none.
     pub(crate) fn epoch(&self) -> u64 {
         self.epoch

@@ -256,6 +256,9 @@ impl Engine {
         match self.role {
             Role::Standby | Role::Fenced { .. } => {}
             Role::Candidate { .. } => {
+                if !self.may_take_over() {
+                    return;
+                }
                 let (epoch, ops) = self.nb.global.take(&self.config.identity);
                 self.commit(CommitKind::Epoch, epoch, ops, None);
             }

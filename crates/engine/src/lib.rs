@@ -47,6 +47,7 @@ mod effect;
 mod event;
 mod fence;
 mod flush;
+mod gate;
 mod ips;
 pub mod lease;
 mod ledger;
@@ -81,7 +82,7 @@ use smol_str::SmolStr;
 
 pub use brakes::HeldDeletes;
 pub use config::Config;
-pub use effect::{CommitKind, Effect, EffectId, KubeWrite, LogLine, Notice, Part};
+pub use effect::{CommitKind, Effect, EffectId, InUse, KubeWrite, LogLine, Notice, Part};
 pub use event::{
     CommitOutcome, Event, Kind, KubeEvent, KubeOutcome, LeaseEvent, Object, ObjectKey, ReplicaEvent,
 };
@@ -93,6 +94,7 @@ pub use writes::Ended;
 use audit::Audit;
 use brakes::Brakes;
 use flush::Nb;
+use gate::Gate;
 use ledger::Ledger;
 use missing::Missing;
 use notices::{Notices, Source};
@@ -132,6 +134,7 @@ pub struct Engine {
     brakes: Brakes,
     missing: Missing,
     audit: Audit,
+    gate: Gate,
     takeover: Takeover,
     /// MACs of router ports that an older installation made, until their Subnets remember them; kept by `note_adoption`.
     adopting: BTreeMap<SmolStr, Mac>,
@@ -185,6 +188,7 @@ impl Engine {
             brakes: Brakes::default(),
             missing: Missing::default(),
             audit: Audit::default(),
+            gate: Gate::default(),
             takeover: Takeover::default(),
             adopting: BTreeMap::new(),
             states: States::default(),
@@ -263,6 +267,7 @@ impl Engine {
             Event::Lease(lease) => self.lease(lease),
             // Whoever ticks early must be told again.
             Event::Tick => self.wake = None,
+            Event::Inventory { id, in_use } => self.inventory(id, in_use),
             Event::ReleaseBrakes { rows } => self.release_brakes(rows),
         }
     }
@@ -487,6 +492,7 @@ impl Engine {
             return;
         }
         self.role = Role::Leader { until, epoch };
+        self.gate = Gate::default();
         self.log(LogLine::Leading { epoch });
         self.begin_takeover(epoch);
         let subnets: Vec<SmolStr> = self.subnets.keys().cloned().collect();
@@ -513,6 +519,7 @@ impl Engine {
         self.nb.abandon();
         self.sb.abandon();
         self.lift_brakes();
+        self.gate = Gate::default();
         self.adopting.clear();
         self.forget_takeover();
         self.notices.forget_writes();
@@ -542,6 +549,7 @@ impl Engine {
             self.nb.next_due(now),
             self.sb.next_due(now),
             self.audit_due(),
+            self.gate.next_due(),
         ];
         let next = times.into_iter().flatten().min();
         if next != self.wake {

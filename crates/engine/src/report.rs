@@ -7,7 +7,7 @@ use smol_str::SmolStr;
 
 use crate::Engine;
 use crate::brakes::HeldDeletes;
-use crate::effect::{CommitKind, Notice};
+use crate::effect::{CommitKind, InUse, Notice};
 use crate::event::Kind;
 use crate::fence::Role;
 use crate::flush::Link;
@@ -46,6 +46,8 @@ pub struct Report {
     pub parked: Vec<(String, String)>,
     /// What the brakes hold, by table.
     pub held: Vec<HeldDeletes>,
+    /// What is in use of the Go implementation and not there yet, while that keeps this engine from taking over.
+    pub unsupported: Vec<InUse>,
     /// What else is not sent, and why.
     pub blocked: Vec<String>,
     /// Kubernetes writes that ended, by kind, verb and end.
@@ -90,6 +92,7 @@ impl Engine {
             Link::Loading => waits.push("the rows of the southbound database".to_owned()),
             Link::Synced => {}
         }
+        waits.extend(self.gate.waits_for());
         waits
     }
 
@@ -138,6 +141,7 @@ impl Engine {
                 .map(|(unit, error)| (unit.to_string(), error.to_owned()))
                 .collect(),
             held: self.brakes.held().cloned().collect(),
+            unsupported: self.gate.in_use().to_vec(),
             blocked: self.brakes.blocked.iter().cloned().collect(),
             writes: self.writes.counts().clone(),
             writes_in_flight: self.writes.in_flight(),

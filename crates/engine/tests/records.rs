@@ -216,7 +216,7 @@ fn a_running_pod_whose_annotations_are_edited_while_its_record_goes_is_not_moved
         });
         // Somebody takes the finalizer away first.
         lab.kube.edit(&record("b.default"), |ip| {
-            ip["metadata"]["finalizers"] = json!([])
+            ip["metadata"]["finalizers"] = json!([]);
         });
         lab.kube.delete(&record("b.default"));
         if down {

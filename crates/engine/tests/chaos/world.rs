@@ -196,7 +196,8 @@ impl World {
                 Effect::Kube { .. }
                 | Effect::Nb { .. }
                 | Effect::Sb { .. }
-                | Effect::List { .. } => {
+                | Effect::List { .. }
+                | Effect::Inventory { .. } => {
                     self.processes[index].effects.push(effect);
                 }
                 Effect::Notice(_) | Effect::Log(_) => {}
@@ -344,6 +345,10 @@ impl World {
                 }));
                 queue.push_back(Event::Kube(KubeEvent::Begin(*kind)));
             }
+            Effect::Inventory { id } => self.processes[index].nb.push_back(Event::Inventory {
+                id: *id,
+                in_use: Ok(Vec::new()),
+            }),
             Effect::Notice(_) | Effect::Log(_) | Effect::Wake(_) => {}
         }
     }

@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use engine::{
-    CommitOutcome, Config, Effect, Engine, Event, Kind, KubeEvent, LeaseEvent, Notice, ObjectKey,
-    ReplicaEvent,
+    CommitOutcome, Config, Effect, Engine, Event, InUse, Kind, KubeEvent, LeaseEvent, Notice,
+    ObjectKey, ReplicaEvent,
 };
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -50,6 +50,8 @@ pub struct Lab {
     pub slow_nb: Option<Vec<Effect>>,
     /// The API server takes its time with lists that the engine asks for: they wait here.
     pub slow_lists: Option<Vec<Effect>>,
+    /// What the API server has of kinds that this version does not have.
+    pub inventory: Result<Vec<InUse>, String>,
     config: Config,
     events: VecDeque<Event>,
     effects: VecDeque<Effect>,
@@ -95,6 +97,7 @@ impl Lab {
             backwards: false,
             slow_nb: None,
             slow_lists: None,
+            inventory: Ok(Vec::new()),
             config,
             events: VecDeque::new(),
             effects: VecDeque::new(),
@@ -338,6 +341,11 @@ impl Lab {
                     .chain([KubeEvent::Asked { kind, id }])
                     .chain(self.kube.list(kind));
                 self.events.extend(list.map(Event::Kube));
+            }
+            Effect::Inventory { id } => {
+                self.trace.push("inventory".into());
+                let in_use = self.inventory.clone();
+                self.events.push_back(Event::Inventory { id, in_use });
             }
             Effect::Notice(notice) => self.notices.push(notice),
             Effect::Wake(at) => self.wake = Some(at),
