@@ -5,7 +5,7 @@ LAB    := target/debug/kube-ovn-lab
 FOCUS  ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help preflight packages build cni prepare lint test test-unit test-lab test-e2e bench demo clean
+.PHONY: help preflight packages build cni prepare lint test test-unit test-lab test-labs test-e2e bench demo clean
 
 help: ## this list
 	@awk -F':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -37,6 +37,9 @@ test-unit: build ## unit, property and integration tests (root: some use real OV
 
 test-lab: prepare ## scenarios and a short set of Kubernetes' own network tests on real clusters
 	@tools/test-lab
+
+test-labs: prepare ## every scenario on labs of every kind: two families, databases as a cluster, another OVN (long)
+	@tools/test-labs
 
 test-e2e: prepare ## Kubernetes' network tests: make test-e2e FOCUS='DNS'
 	@tools/test-e2e $(if $(FOCUS),'$(FOCUS)')

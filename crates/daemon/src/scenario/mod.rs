@@ -4,7 +4,9 @@
 //! Needs root, `openvswitch-switch` and `nftables`; fails without.
 
 mod api_server;
+mod gc;
 mod harness;
 mod leftovers;
+mod namesakes;
 mod node;
 mod pods;

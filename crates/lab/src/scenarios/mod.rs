@@ -33,6 +33,7 @@ scenarios![
     node_drained,
     node_renumbered,
     node_comes_and_goes,
+    node_deleted_first,
     clean_end,
     another_default,
     documents,

@@ -62,8 +62,8 @@ fn run(stage: &Stage<'_>) -> Result<()> {
     Ok(())
 }
 
-/// Add the node, see that a pod on it talks, and return its system-id.
-fn come(
+/// Add the node, see that a pod on it talks (in the namespace of its peer), and return its system-id.
+pub(super) fn come(
     stage: &Stage<'_>,
     lab: &mut Lab,
     number: u8,
@@ -75,14 +75,14 @@ fn come(
     let node = lab.node(&number.to_string())?.clone();
     let name = format!("there-{generation}");
     let manifest = crate::scenario::pod_manifest(
-        "comes-and-goes",
+        &peer.namespace,
         &name,
         &node.name,
         crate::images::BUSYBOX,
         "[sleep, \"360000\"]",
     );
     stage.apply(&manifest)?;
-    let pod = stage.pod("comes-and-goes", &name)?;
+    let pod = stage.pod(&peer.namespace, &name)?;
     // The stage knows the lab as it was before; the pod is reached from its peer.
     stage.pings(peer, pod.address()?)?;
     stage.delete(&manifest)?;
@@ -96,7 +96,7 @@ fn come(
     Some(chassis).filter(|c| !c.is_empty()).context("no chassis")
 }
 
-fn gone(stage: &Stage<'_>, system_id: &str) -> Result<()> {
+pub(super) fn gone(stage: &Stage<'_>, system_id: &str) -> Result<()> {
     let rows = stage.rows("sb", "Chassis", &[&format!("name={system_id}")])?;
     ensure!(rows == 0, "chassis {system_id} is still there");
     Ok(())
