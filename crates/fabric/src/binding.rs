@@ -321,6 +321,25 @@ mod tests {
     }
 
     #[test]
+    fn one_list_of_an_unknown_writer_says_it_of_all_three() {
+        for list in [
+            (keys::LOGICAL_SWITCH, "blue,red"),
+            (keys::CIDR, "10.17.0.0/24;10.18.0.0/24"),
+            (keys::EXCLUDE_IPS, "10.17.0.1;10.18.0.1"),
+        ] {
+            let mut annotations = BTreeMap::from([
+                (keys::LOGICAL_SWITCH, "blue"),
+                (keys::CIDR, "10.17.0.0/24"),
+                (keys::EXCLUDE_IPS, "10.17.0.1"),
+            ]);
+            annotations.extend([list]);
+            let annotations: Vec<_> = annotations.into_iter().collect();
+            let inputs = Inputs::of(&namespace(&annotations, &[]));
+            assert!(inputs.is_empty(), "{list:?}: {inputs:?}");
+        }
+    }
+
+    #[test]
     fn lists_of_subnets_are_outputs_of_older_releases() {
         let several = namespace(
             &[
