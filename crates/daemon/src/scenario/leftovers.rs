@@ -224,13 +224,14 @@ fn a_list_without_pods_takes_the_network_from_none_that_runs() {
 fn one_pod_that_a_list_lacks_goes_after_a_while() {
     scenario(|| async {
         let ovs = Ovs::new();
-        let (daemon, pods) = with_pods(&ovs, &["a", "b"]).await;
-        daemon.pods(&[pod_view("a", 11, true)]).await;
-        until("it to go", || !device(&pods[1].host())).await;
+        let (daemon, pods) = with_pods(&ovs, &["a", "b", "c"]).await;
+        let list = [pod_view("a", 11, true), pod_view("b", 12, true)];
+        daemon.pods(&list).await;
+        until("it to go", || !device(&pods[2].host())).await;
         // And another one within the hour would be too much.
-        daemon.pods(&[]).await;
+        daemon.pods(&list[..1]).await;
         sleep(SHORT * 2 + Duration::from_secs(1)).await;
-        assert!(device(&pods[0].host()));
+        assert!(device(&pods[0].host()) && device(&pods[1].host()));
     });
 }
 
